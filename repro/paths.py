@@ -1,0 +1,55 @@
+"""Every location, once; and how a file comes into being whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def data() -> Path:
+    """Folder of the stored results (``REPRO_DATA``, by default ``data/`` of the checkout)."""
+    return Path(os.environ.get("REPRO_DATA", ROOT / "data"))
+
+
+def cache() -> Path:
+    """Folder of images, rolling checkpoints and targets (``REPRO_CACHE``)."""
+    default = Path.home() / ".cache" / "logit-distributions"
+    return Path(os.environ.get("REPRO_CACHE", default))
+
+
+def build() -> Path:
+    """Folder that figures and tables are written to (``REPRO_BUILD``)."""
+    return Path(os.environ.get("REPRO_BUILD", ROOT / "build"))
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it there only if the block succeeds.
+
+    The bytes are on disk before the rename, so a reader, or the next start after a
+    crash, sees the old file or the new one and never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,146 @@
+"""What is trained, on what, how long: the paper's runs as data, at two scales.
+
+A recipe says everything that decides a result except the seed. Its hash is stored with
+every dataset made from it; changing a field makes another run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from repro.errors import ReproError
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient descent in the Linf ball (paper, A.2); lengths in pixel units [0, 1]."""
+
+    eps: float = 8 / 255
+    step: float = 2 / 255
+    steps: int = 10
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Where a student's targets come from and how it is held to them.
+
+    Attributes
+    ----------
+    teacher : str
+        Name of the recipe that trains the teacher.
+    epoch : int or None
+        Checkpoint of the teacher; None for the one with the best trade-off on the
+        validation images (paper, section 3 and A.3, which found epoch 40).
+    manipulation : str
+        A name of `repro.targets.MANIPULATIONS`.
+    k : int
+        Number of largest logits that the manipulation leaves alone.
+    partner : str or None
+        The recipe whose ranking of the classes a hybrid takes.
+    passes : int
+        Augmented passes through the teacher that are averaged to one target per image.
+    loss : {"l1", "kl"}
+    temperature : float
+        Of the softmax in ``"kl"``.
+    """
+
+    teacher: str = "at"
+    epoch: int | None = None
+    manipulation: str = "none"
+    k: int = 0
+    partner: str | None = None
+    passes: int = 5
+    loss: str = "l1"
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, up to its seed (paper, A.2)."""
+
+    name: str
+    scale: str
+    dataset: str
+    width: int
+    epochs: int
+    pgd: PGD | None = None
+    distillation: Distillation | None = None
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    milestones: tuple[float, ...] = (0.5, 0.75)
+
+    @property
+    def method(self) -> str:
+        """``"standard"``, ``"adversarial"`` or ``"distillation"``."""
+        if self.distillation is not None:
+            return "distillation"
+        return "standard" if self.pgd is None else "adversarial"
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of the recipes that must be trained first."""
+        if self.distillation is None:
+            return ()
+        needed = (self.distillation.teacher, self.distillation.partner)
+        return tuple(name for name in needed if name is not None)
+
+    def to_json(self) -> str:
+        """Return the recipe as JSON with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @property
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def run(self, seed: int) -> str:
+        """Return the name of the run of this recipe with `seed`, the stem of its files."""
+        return f"{self.dataset}-{self.scale}-{self.name}-seed{seed}"
+
+
+SCALES: dict[str, dict[str, Any]] = {
+    "paper": {"width": 64, "epochs": 200},
+    "small": {"width": 8, "epochs": 6},
+}
+SEEDS = (0, 1, 2)
+
+_METHODS: dict[str, dict[str, Any]] = {
+    "st": {},
+    "at": {"pgd": PGD()},
+    "normal": {"distillation": Distillation()},
+    "fix-1-permute": {"distillation": Distillation(manipulation="permute", k=1)},
+    "correct-fix-1": {"distillation": Distillation(manipulation="correct-permute", k=1)},
+    "hybrid": {"distillation": Distillation(manipulation="hybrid", partner="st")},
+}
+
+PLANS: dict[str, tuple[str, ...]] = {
+    "table1": ("st", "at"),
+    "table2": ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid"),
+}
+
+NAMES = tuple(_METHODS)
+
+
+def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
+    """Return the recipe of this name at this scale.
+
+    Raises
+    ------
+    ReproError
+        If there is no such recipe or scale.
+    """
+    if name not in _METHODS:
+        raise ReproError(f"unknown recipe {name!r}: expected one of {', '.join(NAMES)}")
+    if scale not in SCALES:
+        raise ReproError(f"unknown scale {scale!r}: expected one of {', '.join(SCALES)}")
+    settings = {**SCALES[scale], **_METHODS[name]}
+    distillation = settings.get("distillation")
+    if scale == "paper" and distillation is not None:
+        settings["distillation"] = dataclasses.replace(distillation, epoch=40)
+    return Recipe(name=name, scale=scale, dataset=dataset, **settings)
