@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,15 @@ class Checkpoint:
                 f"{path}: expected a checkpoint of this package, got something else "
                 f"({str(error).splitlines()[0][:120]}); likely truncated or damaged"
             ) from error
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the names and values of the model's tensors."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            if name.startswith("model."):
+                digest.update(name.encode() + self.tensors[name].contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def model(self, classes: int) -> ResNet18:
         """Return the network with these weights, in evaluation mode, channels last."""

@@ -94,10 +94,10 @@ def frozen(model: nn.Module) -> nn.Module:
                 fused = _fuse(getattr(block, convolution), getattr(block, norm))
                 setattr(block, convolution, fused)
                 setattr(block, norm, nn.Identity())
-        elif isinstance(block, nn.Sequential) and len(block) >= 2:
-            if isinstance(block[0], nn.Conv2d) and isinstance(block[1], nn.BatchNorm2d):
-                block[0] = _fuse(block[0], block[1])
-                block[1] = nn.Identity()
+        elif isinstance(block, nn.Sequential):
+            pair = tuple(type(module) for module in block[:2])
+            if pair == (nn.Conv2d, nn.BatchNorm2d):
+                block[0], block[1] = _fuse(block[0], block[1]), nn.Identity()
     return model.requires_grad_(False).to(memory_format=torch.channels_last)
 
 

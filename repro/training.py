@@ -55,7 +55,9 @@ class Machine:
         except RuntimeError as error:
             raise ReproError(f"unknown device {device!r}: expected cpu, cuda or cuda:N") from error
         if kind == "cuda" and not torch.cuda.is_available():
-            raise ReproError("device 'cuda' was asked for, but torch finds no GPU; use --device cpu")
+            raise ReproError(
+                "device 'cuda' was asked for, but torch finds no GPU; use --device cpu"
+            )
         if precision == "auto":
             native = torch.cuda.is_bf16_supported() if kind == "cuda" else _cpu_has_bfloat16()
             precision = "bfloat16" if native else "float32"
@@ -286,9 +288,7 @@ class _Run:
 
     def restore(self, saved: Checkpoint) -> None:
         tensors = saved.tensors
-        self.model.load_state_dict(
-            {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
-        )
+        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, parameter in self.model.named_parameters():
             if f"momentum.{name}" in tensors:
                 buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
@@ -403,7 +403,5 @@ def best_epoch(log: list[dict[str, float]]) -> int:
     kept = [entry for entry in log if "validation_robust_accuracy" in entry]
     if not kept:
         raise ReproError("no epoch was validated; expected at least one kept checkpoint")
-    best = max(
-        kept, key=lambda e: e["validation_accuracy"] + e["validation_robust_accuracy"]
-    )
+    best = max(kept, key=lambda e: e["validation_accuracy"] + e["validation_robust_accuracy"])
     return int(best["epoch"])

@@ -1,0 +1,174 @@
+"""The runs as a graph: teacher, targets, student, attack, dataset; what is done is skipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from repro import images as image_files
+from repro import paths, record, store
+from repro.attack import Evaluation
+from repro.checkpoints import Checkpoint, epoch_file
+from repro.errors import ReproError
+from repro.randomness import key
+from repro.recipes import Recipe, recipe
+from repro.targets import MANIPULATIONS
+from repro.training import Machine, best_epoch, train
+
+KEPT_SEED = 0
+"""The seed whose checkpoints are stored beside the datasets."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what: nothing here changes what a recipe means."""
+
+    machine: Machine = field(default_factory=Machine)
+    images: Path | None = None
+    save_every: float = 60.0
+
+
+def stored_checkpoint(run: str) -> Path:
+    """Path of a checkpoint that is stored with the datasets."""
+    return paths.data() / "checkpoints" / f"{run}.safetensors"
+
+
+def trained(wanted: Recipe, seed: int, options: Options) -> Checkpoint:
+    """Return the checkpoint of a run that is evaluated and taught from, training if need be.
+
+    That is the last epoch, but for adversarial training the one with the best trade-off
+    between natural and adversarial accuracy on the validation images (paper, section 3),
+    or epoch 40 at the scale at which the paper found it.
+    """
+    stored = stored_checkpoint(wanted.run(seed))
+    if stored.exists():
+        checkpoint = Checkpoint.load(stored)
+        if checkpoint.recipe_hash == wanted.hash:
+            return checkpoint
+    log = store.path_of("log", wanted.run(seed))
+    logged = _is_done(log, wanted)
+    extra: dict[str, object] = {}
+    targets = None
+    if wanted.distillation is not None and not logged:
+        targets, extra = student_targets(wanted, seed, options)
+    last = train(
+        wanted,
+        seed,
+        machine=options.machine,
+        images=options.images,
+        targets=targets,
+        save_every=options.save_every,
+    )
+    chosen = evaluated_epoch(wanted, last)
+    checkpoint = last
+    if chosen != last.epoch:
+        checkpoint = Checkpoint.load(epoch_file(wanted, seed, chosen))
+    extra |= {"evaluated_epoch": chosen, "evaluated_because": _reason(wanted)}
+    if not logged:
+        data = image_files.load(wanted.dataset, "train", options.images)
+        with store.registering(log):
+            store.write(record.log(last, wanted, data, extra), log)
+    if seed == KEPT_SEED:
+        with store.registering(stored):
+            checkpoint.save(stored)
+    return checkpoint
+
+
+def evaluated_epoch(wanted: Recipe, last: Checkpoint) -> int:
+    """Return the epoch whose checkpoint stands for the run."""
+    if wanted.pgd is None:
+        return last.epoch
+    return 40 if wanted.scale == "paper" else best_epoch(last.log)
+
+
+def _reason(wanted: Recipe) -> str:
+    if wanted.pgd is None:
+        return "last epoch"
+    if wanted.scale == "paper":
+        return "the paper's choice, section 3"
+    return "largest sum of natural and PGD accuracy on the validation images"
+
+
+def teacher_logits(name: str, student: Recipe, seed: int, options: Options) -> xr.Dataset:
+    """Return the averaged training logits of a student's teacher, by name of its recipe."""
+    assert student.distillation is not None
+    teacher = recipe(name, student.scale, student.dataset)
+    checkpoint = trained(teacher, seed, options)
+    epoch = student.distillation.epoch
+    if epoch is not None and name == student.distillation.teacher and checkpoint.epoch != epoch:
+        checkpoint = Checkpoint.load(epoch_file(teacher, seed, epoch))
+    data = image_files.load(student.dataset, "train", options.images)
+    return record.targets(checkpoint, data, student.distillation.passes, options.machine)
+
+
+def student_targets(
+    student: Recipe, seed: int, options: Options
+) -> tuple[np.ndarray, dict[str, object]]:
+    """Return the manipulated targets of a student, and what to record of them."""
+    how = student.distillation
+    assert how is not None
+    if how.manipulation not in MANIPULATIONS:
+        raise ReproError(
+            f"unknown manipulation {how.manipulation!r}: expected one of {', '.join(MANIPULATIONS)}"
+        )
+    teacher = teacher_logits(how.teacher, student, seed, options)
+    partner = None
+    if how.partner is not None:
+        partner = teacher_logits(how.partner, student, seed, options)["logits"].values
+    logits, labels = teacher["logits"].values, teacher["label"].values.astype(np.int64)
+    draw = key("manipulation", student.run(seed))
+    manipulated = MANIPULATIONS[how.manipulation](logits, labels, how.k, draw, partner)
+    return manipulated.astype(np.float32), {
+        "teacher_run": teacher.attrs["run"],
+        "teacher_epoch": teacher.attrs["checkpoint_epoch"],
+        "teacher_training_error": float((logits.argmax(1) != labels).mean()),
+        "target_error": float((manipulated.argmax(1) != labels).mean()),
+        "target_passes": how.passes,
+        "seconds_targets": teacher.attrs["seconds_targets"],
+    }
+
+
+def recorded(
+    wanted: Recipe,
+    seed: int,
+    options: Options,
+    settings: Evaluation | None = None,
+    limit: int | None = None,
+) -> Path:
+    """Return the path of the logit dataset of a run, making all that it needs.
+
+    The main evaluation, by our engine on all test images, is stored under the run's name;
+    any other under the run's name and the engine's in ``verification``.
+    """
+    settings = settings or Evaluation()
+    path = store.path_of("logits", wanted.run(seed))
+    if settings.engine != "repro" or limit is not None:
+        path = paths.data() / "verification" / f"{wanted.run(seed)}-{settings.engine}.nc"
+    if _is_done(path, wanted):
+        return path
+    checkpoint = trained(wanted, seed, options)
+    data = image_files.load(wanted.dataset, "test", options.images)
+    if limit is not None:
+        data = data.take(np.arange(min(limit, len(data))))
+    dataset = record.attack(checkpoint, data, settings, options.machine)
+    with store.registering(path):
+        store.write(dataset, path)
+    return path
+
+
+def _is_done(path: Path, wanted: Recipe) -> bool:
+    if not path.exists():
+        return False
+    found = store.open_dataset(path).attrs["recipe_hash"]
+    if found != wanted.hash:
+        raise ReproError(
+            f"{path}: expected results of recipe {wanted.hash}, got {found}; likely made with "
+            "other settings: move it away, or give another folder with --data"
+        )
+    if store.registry(path) is None:
+        with store.registering(path):
+            pass
+    return True

@@ -1,0 +1,313 @@
+"""From a checkpoint to a dataset: logits under attack, averaged targets, the training log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from repro import paths, store
+from repro.attack import Evaluation, evaluate
+from repro.augment import Epoch, crop_and_flip, to_float
+from repro.checkpoints import Checkpoint
+from repro.errors import ReproError
+from repro.images import ImageSet
+from repro.recipes import Recipe
+from repro.training import Machine
+
+CHUNK = {"cpu": 500, "cuda": 5000}
+"""Images attacked together, by kind of device; results do not depend on it."""
+
+
+def attributes(checkpoint: Checkpoint, kind: str, data: ImageSet) -> dict[str, Any]:
+    """Return what every dataset made from `checkpoint` says of its origin."""
+    recipe = checkpoint.recipe
+    return {
+        "kind": kind,
+        "run": run_of(checkpoint),
+        "method": method_of(recipe),
+        "dataset": recipe["dataset"],
+        "data_sha256": data.sha256,
+        "recipe": json.dumps(recipe, sort_keys=True),
+        "recipe_hash": checkpoint.recipe_hash,
+        "seed": checkpoint.seed,
+        "scale": recipe["scale"],
+        "checkpoint_epoch": checkpoint.epoch,
+        "checkpoint_sha256": checkpoint.weights_sha256,
+        "training": json.dumps(checkpoint.settings),
+        "seconds_training": sum(entry["seconds"] for entry in checkpoint.log),
+        **store.provenance(),
+    }
+
+
+def run_of(checkpoint: Checkpoint) -> str:
+    """Return the name of the run a checkpoint belongs to."""
+    r = checkpoint.recipe
+    return f"{r['dataset']}-{r['scale']}-{r['name']}-seed{checkpoint.seed}"
+
+
+def method_of(recipe: dict[str, Any]) -> str:
+    """Return the training method of a recipe given as plain data."""
+    if recipe["distillation"] is not None:
+        return "distillation"
+    return "standard" if recipe["pgd"] is None else "adversarial"
+
+
+def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
+    """Return float32 logits of uint8 images, shape (n, classes), of a model in eval mode."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(images), 1000):
+            batch = to_float(torch.from_numpy(images[start : start + 1000]).to(device))
+            parts.append(model(batch).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def attack(
+    checkpoint: Checkpoint,
+    data: ImageSet,
+    settings: Evaluation,
+    machine: Machine,
+    chunk: int | None = None,
+) -> xr.Dataset:
+    """Attack `data` and return a dataset of kind ``logits``; resumes where it was cut.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    data : ImageSet
+    settings : Evaluation
+    machine : Machine
+        Attacks run in float32, whatever its precision.
+    chunk : int, optional
+        Images attacked together; finished chunks survive a kill.
+    """
+    machine = machine.resolve()
+    model = checkpoint.model(len(data.classes)).to(machine.device)
+    size = chunk or CHUNK[torch.device(machine.device).type]
+    partial = _Partial(checkpoint, data, settings)
+    with tqdm(
+        total=len(data),
+        initial=partial.count,
+        unit="img",
+        desc=f"{run_of(checkpoint)} {settings.engine}",
+        disable=None,
+    ) as bar:
+        while partial.count < len(data):
+            began = time.monotonic()
+            some = data.take(np.arange(partial.count, min(partial.count + size, len(data))))
+            found = evaluate(
+                model,
+                to_float(torch.from_numpy(some.images).to(machine.device)),
+                torch.from_numpy(some.labels).to(machine.device),
+                torch.from_numpy(some.index),
+                settings,
+            )
+            partial.add(
+                found.logits.cpu().numpy(),
+                found.adversarial_logits.cpu().numpy(),
+                found.robust.cpu().numpy(),
+                time.monotonic() - began,
+            )
+            bar.update(len(some))
+            bar.set_postfix(robust=f"{partial.robust[-1].mean():.1%}")
+    dataset = xr.Dataset(
+        {
+            "logits": (("sample", "class"), partial.logits),
+            "adversarial_logits": (("sample", "class"), partial.adversarial_logits),
+            "robust": (("attack", "sample"), partial.robust),
+            "label": ("sample", data.labels.astype(np.int16)),
+            "index": ("sample", data.index.astype(np.int32)),
+        },
+        coords={"class": list(data.classes), "attack": list(settings.attacks)},
+        attrs={
+            **attributes(checkpoint, "logits", data),
+            "evaluation": json.dumps(dataclasses.asdict(settings)),
+            "seconds_attack": partial.seconds,
+            **{f"attack_{k}": v for k, v in machine.describe().items()},
+            "attack_precision": "float32",
+        },
+    )
+    return dataset
+
+
+class _Partial:
+    """The chunks attacked so far, in the cache until the dataset is written."""
+
+    def __init__(self, checkpoint: Checkpoint, data: ImageSet, settings: Evaluation) -> None:
+        wanted = f"{checkpoint.weights_sha256} {data.sha256} {len(data)} {settings}"
+        self.key = wanted
+        name = f"{run_of(checkpoint)}-{settings.engine}.npz"
+        self.path = paths.cache() / "attacks" / name
+        classes, attacks = len(data.classes), len(settings.attacks)
+        self.logits = np.empty((0, classes), np.float32)
+        self.adversarial_logits = np.empty((0, classes), np.float32)
+        self.robust = np.empty((attacks, 0), bool)
+        self.seconds = 0.0
+        if self.path.exists():
+            self._restore()
+
+    @property
+    def count(self) -> int:
+        return len(self.logits)
+
+    def _restore(self) -> None:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                if str(file["key"]) == self.key:
+                    self.logits, self.adversarial_logits = file["logits"], file["adversarial"]
+                    self.robust, self.seconds = file["robust"], float(file["seconds"])
+        except Exception as error:
+            raise ReproError(
+                f"{self.path}: expected a partial attack, got something unreadable; likely "
+                "damaged: delete it"
+            ) from error
+
+    def add(
+        self,
+        logits: NDArray[np.float32],
+        adversarial_logits: NDArray[np.float32],
+        robust: NDArray[np.bool_],
+        seconds: float,
+    ) -> None:
+        self.logits = np.concatenate([self.logits, logits])
+        self.adversarial_logits = np.concatenate([self.adversarial_logits, adversarial_logits])
+        self.robust = np.concatenate([self.robust, robust], axis=1)
+        self.seconds += seconds
+        with paths.atomic(self.path) as temporary:
+            np.savez(
+                temporary,
+                key=np.array(self.key),
+                logits=self.logits,
+                adversarial=self.adversarial_logits,
+                robust=self.robust,
+                seconds=self.seconds,
+            )
+
+
+def targets(
+    checkpoint: Checkpoint, data: ImageSet, passes: int, machine: Machine, batch_size: int = 128
+) -> xr.Dataset:
+    """Return each training image's logits, averaged over augmented passes (paper, A.3).
+
+    As in the paper a target "varies based on the current batch statistics and data
+    augmentations", so the teacher normalises with the statistics of each batch, batches
+    and augmentations are drawn anew for every pass, and the passes are averaged. The
+    teacher itself is not changed. Finished passes survive a kill.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The teacher.
+    data : ImageSet
+    passes : int
+    machine : Machine
+    batch_size : int
+    """
+    machine = machine.resolve()
+    path = targets_file(checkpoint, passes)
+    if path.exists():
+        saved = store.open_dataset(path, "targets")
+        _same_weights(saved, checkpoint, path)
+        if saved.attrs["passes"] == passes:
+            return saved
+    model = _in_batch_mode(checkpoint, len(data.classes)).to(machine.device)
+    images = torch.from_numpy(data.images).to(machine.device)
+    total = np.zeros((len(data), len(data.classes)))
+    done, seconds = 0, 0.0
+    partial = path.with_suffix(".partial.npz")
+    if partial.exists():
+        with np.load(partial, allow_pickle=False) as file:
+            if str(file["key"]) == checkpoint.weights_sha256:
+                total, done, seconds = file["total"], int(file["done"]), float(file["seconds"])
+    name = run_of(checkpoint)
+    with tqdm(
+        total=passes * len(data),
+        initial=done * len(data),
+        unit="img",
+        unit_scale=True,
+        desc=f"{name} targets",
+        disable=None,
+    ) as bar:
+        for number in range(done, passes):
+            began = time.monotonic()
+            draws = Epoch(len(data), "targets", name, number, device=machine.device)
+            for start in range(0, len(data), batch_size):
+                index, shift, flip = draws.batch(start, start + batch_size)
+                with torch.no_grad():
+                    logits = model(to_float(crop_and_flip(images[index], shift, flip)))
+                total[index.cpu().numpy()] += logits.double().cpu().numpy()
+                bar.update(len(index))
+            seconds += time.monotonic() - began
+            with paths.atomic(partial) as temporary:
+                np.savez(
+                    temporary,
+                    key=np.array(checkpoint.weights_sha256),
+                    total=total,
+                    done=number + 1,
+                    seconds=seconds,
+                )
+    dataset = xr.Dataset(
+        {
+            "logits": (("sample", "class"), (total / passes).astype(np.float32)),
+            "label": ("sample", data.labels.astype(np.int16)),
+            "index": ("sample", data.index.astype(np.int32)),
+        },
+        coords={"class": list(data.classes)},
+        attrs={
+            **attributes(checkpoint, "targets", data),
+            "passes": passes,
+            "seconds_targets": seconds,
+        },
+    )
+    store.write(dataset, path)
+    partial.unlink(missing_ok=True)
+    return store.open_dataset(path, "targets")
+
+
+def targets_file(checkpoint: Checkpoint, passes: int) -> Path:
+    """Path, in the cache, of the averaged logits of a teacher."""
+    name = f"{run_of(checkpoint)}-epoch{checkpoint.epoch}-passes{passes}.nc"
+    return paths.cache() / "targets" / name
+
+
+def _same_weights(saved: xr.Dataset, checkpoint: Checkpoint, path: Path) -> None:
+    if saved.attrs["checkpoint_sha256"] != checkpoint.weights_sha256:
+        raise ReproError(
+            f"{path}: made from other weights than those of {run_of(checkpoint)}; likely the "
+            "teacher was trained again: delete the file"
+        )
+
+
+def _in_batch_mode(checkpoint: Checkpoint, classes: int) -> nn.Module:
+    """Return the network normalising by batch statistics, with running ones left alone."""
+    model = checkpoint.model(classes).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
+    return model
+
+
+def log(
+    checkpoint: Checkpoint, recipe: Recipe, data: ImageSet, extra: dict[str, Any]
+) -> xr.Dataset:
+    """Return the training log of a finished run as a dataset of kind ``log``."""
+    entries = checkpoint.log
+    epochs = np.array([int(entry["epoch"]) for entry in entries], np.int32)
+    return xr.Dataset(
+        {
+            name: ("epoch", np.array([entry.get(name, np.nan) for entry in entries], np.float64))
+            for name in store.KINDS["log"]
+        },
+        coords={"epoch": epochs},
+        attrs={**attributes(checkpoint, "log", data), "epochs": recipe.epochs, **extra},
+    )
