@@ -413,23 +413,24 @@ def _ours(
 
 
 class _Contiguous(nn.Module):
-    """Takes and returns contiguous tensors, which the official code needs."""
+    """Takes and returns contiguous tensors and gradients, which the official code needs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return _ContiguousGradient.apply(self.model(_ContiguousGradient.apply(images)))  # type: ignore[no-any-return,no-untyped-call]
+        contiguous: Callable[[Tensor], Tensor] = _ContiguousGradient.apply
+        return contiguous(self.model(contiguous(images)))
 
 
 class _ContiguousGradient(torch.autograd.Function):
     @staticmethod
-    def forward(context: object, images: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(context: Any, images: Tensor) -> Tensor:
         return images.contiguous()
 
     @staticmethod
-    def backward(context: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return gradient.contiguous()
 
 
@@ -467,6 +468,7 @@ def _official(
         else:
             official.apgd.n_restarts = settings.restarts
             _set_iterations(official.apgd, settings.iterations)
+        adversarial: Tensor
         adversarial, _ = official.run_standard_evaluation(
             images.contiguous(), labels, batch_size=len(images)
         )

@@ -28,7 +28,6 @@ from repro import paths
 from repro.errors import ReproError
 
 SPLIT_SEED = 2021
-VALIDATION_PER_CLASS = 500
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class Spec:
     npm: str | None
     sheets: Mapping[str, tuple[str, ...]]
     sheet_labels: Mapping[str, tuple[str, ...]]
+    validation_per_class: int
 
 
 CIFAR10 = Spec(
@@ -79,6 +79,7 @@ CIFAR10 = Spec(
         "train": ("train_lables.json", "train_labels.json"),
         "test": ("test_lables.json", "test_labels.json"),
     },
+    validation_per_class=500,
 )  # fmt: skip
 
 SPECS: dict[str, Spec] = {spec.name: spec for spec in (CIFAR10,)}
@@ -120,7 +121,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 def content_hash(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """SHA-256 of pixels and labels, independent of the file format they came in."""
-    digest = hashlib.sha256(np.ascontiguousarray(images))
+    digest = hashlib.sha256(images.tobytes())
     digest.update(labels.astype(np.uint8).tobytes())
     return digest.hexdigest()
 
@@ -158,12 +159,12 @@ def load(dataset: str, part: str, folder: Path | None = None) -> ImageSet:
     whole = ImageSet(images, labels, np.arange(len(labels)), spec.classes, spec.sha256[source])
     if part == "test":
         return whole
-    training, validation = split(labels)
+    training, validation = split(labels, spec.validation_per_class)
     return whole.take(training if part == "train" else validation)
 
 
 def split(
-    labels: NDArray[np.int64], per_class: int = VALIDATION_PER_CLASS, seed: int = SPLIT_SEED
+    labels: NDArray[np.int64], per_class: int, seed: int = SPLIT_SEED
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Set `per_class` random samples of each class aside (paper, A.2).
 
@@ -206,12 +207,11 @@ def fetch(spec: Spec, folder: Path | None = None) -> dict[str, Arrays]:
             except ReproError as error:
                 faults.append(f"{name}: {error}")
                 continue
+        arrays: dict[str, Any] = {}
+        for part, (images, labels) in parts.items():
+            arrays |= {f"{part}_images": images, f"{part}_labels": labels}
         with paths.atomic(cached) as temporary:
-            np.savez(
-                temporary,
-                **{f"{p}_images": images for p, (images, _) in parts.items()},
-                **{f"{p}_labels": labels for p, (_, labels) in parts.items()},
-            )  # type: ignore[arg-type]
+            np.savez(temporary, **arrays)
         return parts
     raise ReproError(
         f"{spec.name} could not be had from any source ({'; '.join(faults)}); "

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
+from repro.errors import ReproError
+
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
 PIXEL_STD = (0.2470, 0.2435, 0.2616)
 
@@ -24,13 +26,22 @@ class ResNet18(nn.Module):
     ----------
     classes : int
     width : int
-        Channels of the first stage; 64 is the network of the paper.
+        Channels of the first stage; 64 is the network of the paper. A multiple of 8:
+        with other numbers, torch's channels-last convolutions were seen to corrupt memory
+        on a CPU (torch 2.14.1, AVX2).
+
+    Raises
+    ------
+    ReproError
+        If `width` is not a positive multiple of 8.
     """
 
     STAGES = ("normalise", "stem", "layer1", "layer2", "layer3", "layer4", "pool", "logits")
 
     def __init__(self, classes: int = 10, width: int = 64) -> None:
         super().__init__()
+        if width < 8 or width % 8:
+            raise ReproError(f"width: expected a positive multiple of 8, got {width}")
         self.normalise = Normalise()
         self.stem = nn.Sequential(
             nn.Conv2d(3, width, 3, padding=1, bias=False),

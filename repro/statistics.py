@@ -19,7 +19,8 @@ def correct(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArra
     -------
     ndarray of bool, shape (..., n)
     """
-    return logits.argmax(-1) == labels
+    hits: NDArray[np.bool_] = logits.argmax(-1) == labels
+    return hits
 
 
 def wilson_interval(share: float, count: int, level: float = 0.95) -> tuple[float, float]:

@@ -249,7 +249,7 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key("weights", self.name))
             self.model = ResNet18(classes, recipe.width)
-        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=recipe.learning_rate,
@@ -298,7 +298,7 @@ class _Run:
         self.correct.fill_(int(saved.sums["correct"]))
         self.seconds = saved.sums["seconds"]
 
-    def finish_epoch(self, bar: tqdm, rolling: Path, save_every: float) -> None:  # type: ignore[type-arg]
+    def finish_epoch(self, bar: tqdm, rolling: Path, save_every: float) -> None:
         draws = Epoch(len(self.data), self.name, self.epoch, device=self.machine.device)
         self.model.train()
         began = saved = time.monotonic()
