@@ -309,5 +309,10 @@ def log(
             for name in store.KINDS["log"]
         },
         coords={"epoch": epochs},
-        attrs={**attributes(checkpoint, "log", data), "epochs": recipe.epochs, **extra},
+        attrs={
+            **attributes(checkpoint, "log", data),
+            "epochs": recipe.epochs,
+            "training_images": len(data),
+            **extra,
+        },
     )

@@ -1,0 +1,52 @@
+# The environments live in .venv/ and come from the hashed lock files in .locks/.
+# Choose another interpreter with  make table2 PYTHON=python3.12  (3.11 or newer).
+
+PYTHON ?= python3
+READER := .venv/reader
+FULL := .venv/full
+TABLES := table1 table2 table3
+
+.PHONY: help $(TABLES) tables validate test bench kill check lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9$$() -]+:.*## ' $(MAKEFILE_LIST) | sed 's/\$$(TABLES)/table1 table2 table3/' \
+		| awk -F ':.*## ' '{printf "  make %-24s %s\n", $$1, $$2}'
+
+$(TABLES): $(READER)/done ## Print a table from the stored datasets
+	@$(READER)/bin/python -m paper.$@
+
+tables: $(TABLES) ## Print all tables
+
+validate: $(READER)/done ## Check every stored dataset
+	@$(READER)/bin/python -m repro validate data
+
+test: $(FULL)/done ## Run the tests
+	$(FULL)/bin/python -m pytest -q
+
+kill: $(FULL)/done ## Kill runs 20 times at random moments and compare every bit
+	$(FULL)/bin/python -m tests.kill
+
+bench: $(FULL)/done ## Time attack and training beside public alternatives
+	$(FULL)/bin/python -m pytest tests/bench --benchmark-only -q -s
+
+check: $(FULL)/done ## Lint, format, types
+	$(FULL)/bin/ruff check .
+	$(FULL)/bin/ruff format --check .
+	$(FULL)/bin/mypy
+
+lock: ## Resolve the lock files anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate pyproject.toml -o .locks/reader.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --extra train --extra test --extra check pyproject.toml -o .locks/full.txt
+
+clean: ## Remove environments and built files
+	rm -rf .venv build
+
+.venv/%/done: .locks/%.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, got: $$($(PYTHON) --version); try PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(@D) (once) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@

@@ -1,0 +1,246 @@
+"""What the tables share: the paper's numbers, ours from the datasets, and four ways to print."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from repro import paths, statistics, store
+from repro.errors import ReproError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text, with notes below it."""
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return the table for a terminal: text to the left, numbers to the right."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+
+        def format_line(line: tuple[str, ...]) -> str:
+            first, *rest = zip(line, widths, strict=True)
+            cells = [first[0].ljust(first[1])] + [cell.rjust(width) for cell, width in rest]
+            return "  ".join(cells).rstrip()
+
+        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+        body = [self.title, rule, format_line(self.header), rule]
+        body += [format_line(row) for row in self.rows] + [rule] + self.notes
+        return "\n".join(body) + "\n"
+
+    def csv(self) -> str:
+        """Return the table as comma-separated values, without the notes."""
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows([self.header, *self.rows])
+        return file.getvalue()
+
+    def markdown(self) -> str:
+        """Return the table in Markdown."""
+        aligned = ":--|" + "--:|" * (len(self.header) - 1)
+        lines = [f"**{self.title}**", "", _piped(self.header), "|" + aligned]
+        lines += [_piped(row) for row in self.rows] + [""] + [f"{note}  " for note in self.notes]
+        return "\n".join(lines) + "\n"
+
+    def latex(self) -> str:
+        """Return the table as a LaTeX ``table`` with booktabs rules."""
+        rows = [" & ".join(map(_escaped, row)) + r" \\" for row in self.rows]
+        notes = " ".join(map(_escaped, self.notes))
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\caption{{{_escaped(self.title)}. {notes}}}",
+                rf"\label{{tab:{self.name}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
+                r"\toprule",
+                " & ".join(map(_escaped, self.header)) + r" \\",
+                r"\midrule",
+                *rows,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the table as ``.txt``, ``.csv``, ``.md`` and ``.tex`` into `folder`."""
+        forms = {"txt": self.text, "csv": self.csv, "md": self.markdown, "tex": self.latex}
+        for suffix, form in forms.items():
+            with paths.atomic(folder / f"{self.name}.{suffix}") as temporary:
+                temporary.write_text(form(), encoding="utf-8")
+
+
+def _piped(row: Sequence[str]) -> str:
+    return "| " + " | ".join(row) + " |"
+
+
+def _escaped(text: str) -> str:
+    for plain, escaped in (("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("±", r"$\pm$")):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def main(name: str, make: Callable[[], Table]) -> int:
+    """Make, save and print a table; or say in one line what is missing."""
+    try:
+        table = make()
+        table.save(paths.build() / "tables")
+    except ReproError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    print(table.text())
+    return 0
+
+
+def reported(table: str) -> dict[str, dict[str, Any]]:
+    """Return the numbers that the paper prints in a table, by row."""
+    file = Path(__file__).with_name("reported.toml")
+    rows: dict[str, dict[str, Any]] = tomllib.loads(file.read_text())[table]
+    return rows
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Natural and adversarial accuracy of the networks of one recipe, one entry per seed."""
+
+    natural: NDArray[np.float64]
+    adversarial: NDArray[np.float64]
+    seeds: tuple[int, ...]
+    samples: int
+    recipe: dict[str, Any]
+    epochs: tuple[int, ...]
+
+
+def scales(kind: str = "logits") -> list[str]:
+    """Return the scales of which any dataset is stored, the paper's first."""
+    found = {dataset.attrs["scale"] for dataset in _stored(kind)}
+    return [scale for scale in ("paper", "small") if scale in found]
+
+
+_cache: dict[tuple[Path, str], list[xr.Dataset]] = {}
+
+
+def _stored(kind: str) -> list[xr.Dataset]:
+    key = (paths.data().resolve(), kind)
+    if key not in _cache:
+        _cache[key] = list(store.runs(kind).values())
+    return _cache[key]
+
+
+def select(kind: str, table: str, scale: str, **recipe: object) -> list[xr.Dataset]:
+    """Return the datasets of a kind at a scale whose recipe has these fields, by seed.
+
+    Raises
+    ------
+    ReproError
+        If there is none, with the file that is missing and the command that makes it.
+    """
+    found = [
+        dataset
+        for dataset in _stored(kind)
+        if dataset.attrs["scale"] == scale
+        and recipe.items() <= json.loads(dataset.attrs["recipe"]).items()
+    ]
+    if not found:
+        name = f"{recipe.get('dataset', 'cifar10')}-{scale}-{recipe.get('name', '*')}-seed0"
+        raise ReproError(
+            f"{store.path_of(kind, name)} is missing; make it with "
+            f"'repro run {table} --scale {scale}'"
+        )
+    return sorted(found, key=lambda dataset: int(dataset.attrs["seed"]))
+
+
+def accuracies(table: str, scale: str, name: str, dataset: str = "cifar10") -> Accuracies:
+    """Return the measured accuracies of a recipe, in percent."""
+    found = select("logits", table, scale, name=name, dataset=dataset)
+    natural = [
+        100 * statistics.correct(each["logits"].values, each["label"].values).mean()
+        for each in found
+    ]
+    samples = {each.sizes["sample"] for each in found}
+    if len(samples) > 1:
+        raise ReproError(f"{name}: seeds were attacked on different numbers of images {samples}")
+    return Accuracies(
+        natural=np.array(natural),
+        adversarial=np.array([100 * each["robust"].values[-1].mean() for each in found]),
+        seeds=tuple(int(each.attrs["seed"]) for each in found),
+        samples=samples.pop(),
+        recipe=dict(store.recipe_of(found[0])),
+        epochs=tuple(int(each.attrs["checkpoint_epoch"]) for each in found),
+    )
+
+
+def in_percent(values: NDArray[np.float64]) -> str:
+    """Return ``mean ± sd`` over seeds; only the mean for one seed."""
+    mean, spread = statistics.mean_and_sd(values)
+    return f"{mean:.2f}" if np.isnan(spread) else f"{mean:.2f} ± {spread:.2f}"
+
+
+def interval(values: NDArray[np.float64], samples: int) -> str:
+    """Return the 95 % Wilson interval of the mean accuracy for the number of test images."""
+    low, high = statistics.wilson_interval(float(values.mean()) / 100, samples)
+    return f"[{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def as_reported(pair: Sequence[float]) -> str:
+    """Return the paper's ``mean ± sd``."""
+    return f"{pair[0]:.2f} ± {pair[1]:.2f}"
+
+
+HEADER = (
+    "scale",
+    "natural: paper",
+    "ours",
+    "95 % interval",
+    "adversarial: paper",
+    "ours",
+    "95 % interval",
+)
+
+
+def accuracy_row(
+    label: str, paper: dict[str, Any], scale: str, ours: Accuracies
+) -> tuple[str, ...]:
+    """Return one row: the paper's accuracies, ours, and the interval of ours."""
+    return (
+        label,
+        scale,
+        as_reported(paper["natural"]),
+        in_percent(ours.natural),
+        interval(ours.natural, ours.samples),
+        as_reported(paper["adversarial"]),
+        in_percent(ours.adversarial),
+        interval(ours.adversarial, ours.samples),
+    )
+
+
+def scale_note(scale: str, ours: Accuracies) -> str:
+    """Return one line on what the numbers of a scale were made from."""
+    seeds = ", ".join(map(str, ours.seeds))
+    return (
+        f"Scale {scale}: ResNet-18 of width {ours.recipe['width']}, "
+        f"{ours.recipe['epochs']} epochs; seeds {seeds}; {ours.samples:,} test images each."
+    )
+
+
+METHOD_NOTE = (
+    "In percent, mean ± sd over seeds; Wilson interval for the number of test images. "
+    "Adversarial: APGD-CE, then APGD-DLR, Linf 8/255."
+)
