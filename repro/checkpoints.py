@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from repro import paths
-from repro.errors import ReproError
+from repro.errors import ReproError, brief
 from repro.network import ResNet18
 from repro.recipes import Recipe
 
@@ -48,11 +48,12 @@ class Checkpoint:
     settings: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write to `path`, whole or not at all."""
-        plain = {k: v for k, v in vars(self).items() if k != "tensors"}
+        """Write to `path`, whole or not at all, sealed by a hash of everything in it."""
+        plain = json.dumps({k: v for k, v in vars(self).items() if k != "tensors"})
         contiguous = {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}
+        metadata = {"checkpoint": plain, "sha256": _seal(contiguous, plain)}
         with paths.atomic(path) as temporary:
-            save_file(contiguous, temporary, metadata={"checkpoint": json.dumps(plain)})
+            save_file(contiguous, temporary, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -67,23 +68,21 @@ class Checkpoint:
             raise ReproError(f"{path}: no such checkpoint")
         try:
             with safe_open(path, framework="pt") as file:
-                plain = json.loads(file.metadata()["checkpoint"])
+                metadata = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(tensors=tensors, **plain)
+            if _seal(tensors, metadata["checkpoint"]) != metadata["sha256"]:
+                raise ValueError("its content does not match its own SHA-256")
+            return cls(tensors=tensors, **json.loads(metadata["checkpoint"]))
         except Exception as error:
             raise ReproError(
                 f"{path}: expected a checkpoint of this package, got something else "
-                f"({str(error).splitlines()[0][:120]}); likely truncated or damaged"
+                f"({brief(error)}); likely truncated or damaged"
             ) from error
 
     @property
     def weights_sha256(self) -> str:
         """Hash of the names and values of the model's tensors."""
-        digest = hashlib.sha256()
-        for name in sorted(self.tensors):
-            if name.startswith("model."):
-                digest.update(name.encode() + self.tensors[name].contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return _seal({k: v for k, v in self.tensors.items() if k.startswith("model.")})
 
     def model(self, classes: int) -> ResNet18:
         """Return the network with these weights, in evaluation mode, channels last."""
@@ -97,6 +96,13 @@ class Checkpoint:
                 f"width {self.recipe['width']} with {classes} classes"
             ) from error
         return network.eval().to(memory_format=torch.channels_last)
+
+
+def _seal(tensors: dict[str, Tensor], text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def folder(recipe: Recipe, seed: int) -> Path:

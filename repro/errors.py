@@ -5,3 +5,9 @@ from __future__ import annotations
 
 class ReproError(Exception):
     """Something the user can mend; the message says what was expected, got, and likely why."""
+
+
+def brief(error: object) -> str:
+    """Return the first line of what another library said, at most 160 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]

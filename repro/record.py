@@ -153,24 +153,14 @@ class _Partial:
         self.adversarial_logits = np.empty((0, classes), np.float32)
         self.robust = np.empty((attacks, 0), bool)
         self.seconds = 0.0
-        if self.path.exists():
-            self._restore()
+        saved = _resume(self.path, self.key)
+        if saved is not None:
+            self.logits, self.adversarial_logits = saved["logits"], saved["adversarial"]
+            self.robust, self.seconds = saved["robust"], float(saved["seconds"])
 
     @property
     def count(self) -> int:
         return len(self.logits)
-
-    def _restore(self) -> None:
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                if str(file["key"]) == self.key:
-                    self.logits, self.adversarial_logits = file["logits"], file["adversarial"]
-                    self.robust, self.seconds = file["robust"], float(file["seconds"])
-        except Exception as error:
-            raise ReproError(
-                f"{self.path}: expected a partial attack, got something unreadable; likely "
-                "damaged: delete it"
-            ) from error
 
     def add(
         self,
@@ -192,6 +182,21 @@ class _Partial:
                 robust=self.robust,
                 seconds=self.seconds,
             )
+
+
+def _resume(path: Path, key: str) -> dict[str, NDArray[Any]] | None:
+    """Return what a killed call left at `path`; None if nothing, or of other settings."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            saved = {name: file[name] for name in file.files}
+        return saved if str(saved["key"]) == key else None
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected the finished part of a run, got something unreadable "
+            f"({type(error).__name__}); likely damaged: delete it to begin anew"
+        ) from error
 
 
 def targets(
@@ -225,10 +230,10 @@ def targets(
     total = np.zeros((len(data), len(data.classes)))
     done, seconds = 0, 0.0
     partial = path.with_suffix(".partial.npz")
-    if partial.exists():
-        with np.load(partial, allow_pickle=False) as file:
-            if str(file["key"]) == checkpoint.weights_sha256:
-                total, done, seconds = file["total"], int(file["done"]), float(file["seconds"])
+    saved_passes = _resume(partial, checkpoint.weights_sha256)
+    if saved_passes is not None:
+        total, done = saved_passes["total"], int(saved_passes["done"])
+        seconds = float(saved_passes["seconds"])
     name = run_of(checkpoint)
     with tqdm(
         total=passes * len(data),

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from repro import __version__, paths
-from repro.errors import ReproError
+from repro.errors import ReproError, brief
 
 SCHEMA = "logit-distributions/1"
 REGISTRY = "SHA256SUMS"
@@ -238,7 +239,10 @@ def validate(path: Path) -> list[str]:
     """
     if not path.is_file():
         return ["no such file"]
-    listed = registry(path)
+    try:
+        listed = registry(path)
+    except ReproError as error:
+        return [str(error)]
     if listed is not None and (got := paths.sha256(path)) != listed:
         return [
             f"expected SHA-256 {listed} as in {REGISTRY}, got {got}; likely damaged, or changed "
@@ -247,8 +251,7 @@ def validate(path: Path) -> list[str]:
     try:
         return list(faults(_read(path)))
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        return [f"cannot be read as netCDF ({first}); likely truncated or damaged"]
+        return [f"cannot be read as netCDF ({brief(error)}); likely truncated or damaged"]
 
 
 def _registry_file(path: Path) -> Path | None:
@@ -260,8 +263,13 @@ def _registry_file(path: Path) -> Path | None:
 
 def _registered(file: Path) -> dict[str, str]:
     entries = {}
-    for line in file.read_text().splitlines():
+    for line in file.read_text(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
+            raise ReproError(
+                f"{file}: expected lines of a SHA-256, two spaces and a name, got {line[:80]!r}; "
+                "likely damaged: restore it from the repository"
+            )
         entries[name] = digest
     return entries
 

@@ -1,0 +1,48 @@
+"""Fixtures: the toy data set in folders of its own, and the stored real results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro import images, paths, recipes
+from tests import toy
+
+STORED = paths.data()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def toy_sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the toy data set as PNG sheets."""
+    folder = tmp_path_factory.mktemp("sheets")
+    toy.write_sheets(folder)
+    return folder
+
+
+@pytest.fixture
+def toy_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_sheets: Path) -> Path:
+    """Make the toy data set and scale the only ones, with empty data and cache folders."""
+    monkeypatch.setitem(images.SPECS, "cifar10", images.SPECS["cifar10"])
+    monkeypatch.setitem(recipes.SCALES, "small", recipes.SCALES["small"])
+    toy.install()
+    for name in ("data", "cache", "build"):
+        monkeypatch.setenv(f"REPRO_{name.upper()}", str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _environment_is_restored() -> Iterator[None]:
+    """The command's ``--data`` sets a variable; no test may leave it behind."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from repro.errors import ReproError
+from repro.network import ResNet18, frozen
+
+
+def test_is_torchvisions_resnet18_with_a_cifar_stem():
+    ours, theirs = ResNet18(10, 64), resnet18(num_classes=10)
+    count = sum(p.numel() for p in ours.parameters())
+    stem = 64 * 3 * (7 * 7 - 3 * 3)
+    assert count == sum(p.numel() for p in theirs.parameters()) - stem
+    theirs.conv1, theirs.maxpool = ours.stem[0], torch.nn.Identity()
+    theirs.bn1 = ours.stem[1]
+    for number in (1, 2, 3, 4):
+        setattr(theirs, f"layer{number}", getattr(ours, f"layer{number}"))
+    theirs.fc = ours.logits
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    reference = theirs.eval()(ours.normalise(images))
+    torch.testing.assert_close(ours.eval()(images), reference)
+
+
+def test_stages_have_the_expected_shapes():
+    model = ResNet18(7, 8).eval()
+    shapes, x = {}, torch.rand(2, 3, 32, 32)
+    for stage in model.STAGES:
+        x = model.get_submodule(stage)(x)
+        shapes[stage] = tuple(x.shape[1:])
+    assert shapes["stem"] == shapes["layer1"] == (8, 32, 32)
+    assert shapes["layer2"] == (16, 16, 16)
+    assert shapes["layer4"] == (64, 4, 4)
+    assert shapes["pool"] == (64,)
+    assert shapes["logits"] == (7,)
+
+
+@pytest.mark.parametrize("width", [0, 4, 12, -8])
+def test_unsafe_widths_are_refused(width):
+    with pytest.raises(ReproError, match="positive multiple of 8"):
+        ResNet18(10, width)
+
+
+def test_frozen_computes_the_same_and_leaves_the_model_alone():
+    torch.manual_seed(0)
+    model = ResNet18(10, 8)
+    model.train()(torch.rand(32, 3, 32, 32))  # running statistics that differ from the start
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.rand(4, 3, 32, 32)
+    folded = frozen(model)
+    assert model.training
+    assert not folded.training
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    torch.testing.assert_close(folded(images), model.eval()(images), atol=1e-5, rtol=1e-5)
+    images.requires_grad_()
+    (ours,) = torch.autograd.grad(folded(images).square().sum(), images)
+    (reference,) = torch.autograd.grad(model(images).square().sum(), images)
+    torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-4)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

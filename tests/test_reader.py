@@ -1,0 +1,50 @@
+"""Readers need no torch: everything right of the datasets runs where it is not installed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from repro import paths
+
+WITHOUT_TORCH = """
+import runpy, sys
+for name in ("torch", "torchvision", "safetensors", "pyautoattack"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3"])
+def test_tables_run_without_torch(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_BUILD", str(tmp_path))
+    done = _run(f"paper.{table}")
+    assert done.returncode == 0, done.stderr
+    for suffix in ("txt", "csv", "md", "tex"):
+        assert (tmp_path / "tables" / f"{table}.{suffix}").stat().st_size > 100
+
+
+def test_reading_commands_run_without_torch():
+    for arguments in (["list"], ["validate", "data"], ["--help"]):
+        done = _run("repro", *arguments)
+        assert done.returncode == 0, done.stderr
+
+
+def test_training_without_torch_says_what_to_install(tmp_path):
+    done = _run("repro", "run", "st", "--data", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "install the extra 'train'" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["statistics", "store", "images", "recipes", "targets", "cli"])
+def test_reader_modules_do_not_import_torch(module):
+    code = f"import sys, repro.{module}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT)
+    assert done.returncode == 0

@@ -1,0 +1,178 @@
+import hashlib
+
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+
+from repro import paths, store
+from repro.errors import ReproError
+
+
+def dataset(n: int = 12, seed: int = 0, **attributes: object) -> xr.Dataset:
+    """Return a valid dataset of logits: some right, some wrong, some fooled."""
+    draws = np.random.default_rng(seed)
+    logits = draws.normal(size=(n, 4)).astype(np.float32)
+    adversarial = logits.copy()
+    label = draws.integers(0, 4, n)
+    label[: n // 2] = logits[: n // 2].argmax(1)
+    adversarial[: n // 4] = -logits[: n // 4]
+    natural = logits.argmax(1) == label
+    final = natural & (adversarial.argmax(1) == label)
+    made = {
+        "kind": "logits", "run": "toy", "method": "standard", "dataset": "cifar10",
+        "data_sha256": "0" * 64, "recipe": "{}", "recipe_hash": "0" * 16, "seed": 0,
+        "scale": "small", **store.provenance(), **attributes,
+    }  # fmt: skip
+    return xr.Dataset(
+        {
+            "logits": (("sample", "class"), logits),
+            "adversarial_logits": (("sample", "class"), adversarial),
+            "robust": (("attack", "sample"), np.stack([natural, final])),
+            "label": ("sample", label.astype(np.int16)),
+            "index": ("sample", np.arange(n, dtype=np.int32)),
+        },
+        coords={"class": list("abcd"), "attack": ["apgd-ce", "apgd-dlr"]},
+        attrs=made,
+    )
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_what_is_written_is_read_back(data):
+    path = data / "logits" / "toy.nc"
+    written = dataset()
+    store.write(written, path)
+    read = store.open_dataset(path, "logits")
+    xr.testing.assert_equal(read, written)
+    assert read.attrs["schema"] == store.SCHEMA
+    assert read["robust"].dtype == bool
+    assert store.validate(path) == []
+    assert [p.name for p in path.parent.iterdir()] == ["toy.nc"]
+
+
+def _broken(**changes):
+    made = dataset()
+    for name, values in changes.items():
+        made[name] = (made[name].dims, values)
+    return made
+
+
+def _nan():
+    logits = dataset()["logits"].values.copy()
+    logits[3, 1], logits[4, 2] = np.nan, np.inf
+    return _broken(logits=logits)
+
+
+FAULTS = {
+    "missing variable 'label'": lambda: dataset().drop_vars("label"),
+    "missing attributes recipe": lambda: (
+        dataset()
+        .drop_attrs()
+        .assign_attrs({k: v for k, v in dataset().attrs.items() if k != "recipe"})
+    ),
+    "2 values are NaN or infinite": _nan,
+    "label: expected 0 to 3, got": lambda: _broken(label=np.full(12, 4, np.int16)),
+    "contradicts the adversarial logits of": lambda: _broken(
+        robust=np.ones((2, 12), bool) & (dataset()["robust"].values[0])
+    ),
+    "robust after an attack but not before": lambda: _broken(
+        robust=dataset()["robust"].values[::-1] & np.array([[False], [True]])
+        | np.stack([np.zeros(12, bool), dataset()["robust"].values[1]])
+    ),
+    "expected dimensions": lambda: dataset().rename(sample="image"),
+    "expected numbers of kind 'f'": lambda: _broken(logits=np.ones((12, 4), np.int32)),
+    "unknown kind": lambda: dataset(kind="figures"),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_faults_are_named_and_never_written(data, message):
+    path = data / "logits" / "toy.nc"
+    with pytest.raises(ReproError, match=message):
+        store.write(FAULTS[message](), path)
+    assert not path.exists()
+    assert not path.parent.exists() or not list(path.parent.iterdir())
+
+
+def test_an_unknown_schema_is_refused(data):
+    path = data / "toy.nc"
+    store.write(dataset(), path)
+    with netCDF4.Dataset(path, "a") as file:
+        file.schema = "logit-distributions/99"
+    assert "unknown schema version" in store.validate(path)[0]
+
+
+def test_a_value_changed_after_writing_is_found(data):
+    path = data / "toy.nc"
+    store.write(dataset(), path)
+    with netCDF4.Dataset(path, "a") as file:
+        file["logits"][0, 0] += 1e-3
+    with pytest.raises(ReproError, match="does not match its own SHA-256"):
+        store.open_dataset(path)
+
+
+def test_registry_finds_replaced_files_and_is_sha256sums(data):
+    path = data / "logits" / "toy.nc"
+    with store.registering(path):
+        store.write(dataset(), path)
+    line = (data / store.REGISTRY).read_text()
+    assert line == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  logits/toy.nc\n"
+    assert store.validate(path) == []
+    store.write(dataset(seed=1), path)
+    assert "expected SHA-256" in store.validate(path)[0]
+    with store.registering(path):
+        store.write(dataset(seed=1), path)
+    assert store.validate(path) == []
+
+
+def test_a_cut_before_registering_leaves_no_wrong_entry(data):
+    path = data / "logits" / "toy.nc"
+    with store.registering(path):
+        store.write(dataset(), path)
+
+    def cut():
+        with store.registering(path):
+            store.write(dataset(seed=1), path)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut()
+    assert store.registry(path) is None
+    assert store.validate(path) == []
+
+
+def test_runs_selects_by_attributes(data):
+    for seed in (0, 1):
+        store.write(dataset(seed=seed), data / "logits" / f"toy-{seed}.nc")
+    assert list(store.runs("logits", scale="small")) == ["toy-0", "toy-1"]
+    assert store.runs("logits", scale="paper") == {}
+    with pytest.raises(ReproError, match="expected a dataset of log"):
+        store.open_dataset(data / "logits" / "toy-0.nc", "log")
+
+
+def test_missing_and_truncated_files(data):
+    path = data / "toy.nc"
+    assert store.validate(path) == ["no such file"]
+    store.write(dataset(), path)
+    path.write_bytes(path.read_bytes()[:500])
+    assert "truncated or damaged" in store.validate(path)[0]
+
+
+def test_atomic_leaves_nothing_behind_on_error(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail():
+        with paths.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from paper import table1, table2, table3, tables
+from repro import paths, recipes, statistics, store
+from repro.errors import ReproError
+
+
+def test_printed_numbers_are_those_of_the_datasets():
+    made = table2.make()
+    for name, row in zip(tables.reported("table2"), made.rows, strict=False):
+        files = sorted((paths.data() / "logits").glob(f"cifar10-small-{name}-seed*.nc"))
+        natural, adversarial = [], []
+        for file in files:
+            with xr.open_dataset(file) as dataset:
+                label = dataset["label"].values
+                hit = dataset["logits"].values.argmax(1) == label
+                held = dataset["adversarial_logits"].values.argmax(1) == label
+            natural.append(100 * np.mean(hit))
+            adversarial.append(100 * np.mean(hit & held))
+        expected = [f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" for v in (natural, adversarial)]
+        assert [row[3], row[6]] == expected
+
+
+def test_the_readme_shows_table_2_as_printed():
+    readme = (paths.ROOT / "README.md").read_text()
+    assert table2.make().text().strip() in readme
+
+
+def test_every_form_holds_every_cell():
+    made = table1.make()
+    for form in (made.text(), made.csv(), made.markdown(), made.latex()):
+        for row in made.rows:
+            for cell in row:
+                assert cell.split(" ")[0].strip("[],") in form
+    assert made.latex().count(r"\\") == len(made.rows) + 1
+
+
+def test_table_3_is_the_sum_of_the_epochs():
+    made = table3.make()
+    logs = store.runs("log", scale="small", method="adversarial")
+    hours = np.array([log["seconds"].values.sum() / 3600 for log in logs.values()])
+    mean, spread = statistics.mean_and_sd(hours)
+    row = next(row for row in made.rows if row[0] == "Adversarial" and row[1] == "small")
+    assert row[3:5] == (f"{mean:.2f} ± {spread:.2f}", str(len(logs)))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(table1.make, "st"), (table2.make, "normal"), (table3.make, "*")]
+)
+def test_missing_datasets_name_file_and_command(make, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    with pytest.raises(ReproError, match="make it with 'repro run table") as error:
+        make()
+    assert f"cifar10-small-{name}-seed0.nc" in str(error.value)
+
+
+def test_a_missing_dataset_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    assert tables.main("table2", table2.make) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_stored_recipes_are_those_of_the_code():
+    for dataset in store.runs("logits").values():
+        recipe = store.recipe_of(dataset)
+        wanted = recipes.recipe(recipe["name"], recipe["scale"], recipe["dataset"])
+        assert json.loads(wanted.to_json()) == recipe
+        assert dataset.attrs["recipe_hash"] == wanted.hash

@@ -1,0 +1,175 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from repro import recipes, training
+from repro.checkpoints import Checkpoint, epoch_file, rolling_file
+from repro.errors import ReproError
+from repro.recipes import Distillation, Recipe
+from tests import naive
+
+CPU = training.Machine("cpu", "float32")
+
+
+class _Killed(Exception):
+    pass
+
+
+def _recipe(method: str) -> Recipe:
+    name = {"standard": "st", "adversarial": "at", "distillation": "normal"}[method]
+    return recipes.recipe(name)
+
+
+def _targets(method: str) -> np.ndarray | None:
+    if method != "distillation":
+        return None
+    return np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", ["standard", "adversarial", "distillation"])
+def test_a_run_cut_anywhere_ends_with_the_same_bits(method, toy_world, toy_sheets, monkeypatch):
+    recipe = _recipe(method)
+    settings = {"machine": CPU, "images": toy_sheets, "targets": _targets(method)}
+    whole = training.train(recipe, 0, **settings)
+    monkeypatch.setenv("REPRO_CACHE", str(toy_world / "second"))
+    one_step = training._Run.one_step
+    left = {"steps": 3}
+
+    def killed_after_some(run, draws):
+        if left["steps"] == 0:
+            left["steps"] = 4
+            raise _Killed
+        left["steps"] -= 1
+        return one_step(run, draws)
+
+    monkeypatch.setattr(training._Run, "one_step", killed_after_some)
+    kills = 0
+    while True:
+        try:
+            cut = training.train(recipe, 0, save_every=0.0, **settings)
+            break
+        except _Killed:
+            kills += 1
+    assert kills >= 3
+    assert not rolling_file(recipe, 0).exists()
+    assert whole.tensors.keys() == cut.tensors.keys()
+    assert all(torch.equal(whole.tensors[name], cut.tensors[name]) for name in whole.tensors)
+    assert [_timeless(e) for e in whole.log] == [_timeless(e) for e in cut.log]
+    assert whole.weights_sha256 == cut.weights_sha256
+
+
+def _timeless(entry: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in entry.items() if name != "seconds"}
+
+
+def test_a_finished_run_is_not_trained_again(toy_world, toy_sheets, monkeypatch):
+    recipe = _recipe("standard")
+    first = training.train(recipe, 0, machine=CPU, images=toy_sheets)
+    monkeypatch.setattr(training, "_Run", None)
+    assert training.train(recipe, 0).weights_sha256 == first.weights_sha256
+    other = dataclasses.replace(recipe, learning_rate=0.05)
+    with pytest.raises(ReproError, match="recipe was changed since"):
+        training.train(other, 0)
+
+
+def test_seeds_differ(toy_world, toy_sheets):
+    recipe = dataclasses.replace(_recipe("standard"), epochs=1)
+    first, second = (training.train(recipe, s, machine=CPU, images=toy_sheets) for s in (0, 1))
+    assert first.weights_sha256 != second.weights_sha256
+
+
+def test_divergence_stops_with_a_clear_message(toy_world, toy_sheets):
+    wild = dataclasses.replace(_recipe("standard"), learning_rate=1e30)
+    with pytest.raises(ReproError, match="diverged, likely because the learning rate"):
+        training.train(wild, 0, machine=CPU, images=toy_sheets)
+    assert not epoch_file(wild, 0, 1).exists()
+
+
+def test_distillation_needs_targets_of_the_right_shape(toy_world, toy_sheets):
+    recipe = _recipe("distillation")
+    with pytest.raises(ReproError, match="needs targets"):
+        training.train(recipe, 0, machine=CPU, images=toy_sheets)
+    wrong = np.zeros((3, 10), np.float32)
+    with pytest.raises(ReproError, match="another split"):
+        training.train(recipe, 0, machine=CPU, images=toy_sheets, targets=wrong)
+
+
+@pytest.mark.parametrize(("loss", "temperature"), [("l1", 1.0), ("kl", 1.0), ("kl", 4.0)])
+def test_distillation_losses_equal_naive(loss, temperature):
+    recipe = dataclasses.replace(
+        _recipe("distillation"), distillation=Distillation(loss=loss, temperature=temperature)
+    )
+    draws = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(2, 6, 5, generator=draws).double()
+    model = torch.nn.Identity()
+    computed, returned = training.batch_loss(recipe, CPU)(
+        model, logits.float(), torch.zeros(6), targets.float(), logits
+    )
+    pairs = list(zip(targets.tolist(), logits.tolist(), strict=True))
+    if loss == "l1":
+        reference = np.mean([abs(a - b) for t, z in pairs for a, b in zip(t, z, strict=True)])
+    else:
+        reference = np.mean([naive.kl_divergence(t, z, temperature) for t, z in pairs])
+    assert computed.item() == pytest.approx(reference, rel=1e-5)
+    assert torch.equal(returned, logits.float())
+
+
+def test_standard_loss_is_the_mean_cross_entropy():
+    draws = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(6, 5, generator=draws), torch.arange(6) % 5
+    computed, _ = training.batch_loss(_recipe("standard"), CPU)(
+        torch.nn.Identity(), logits, labels, logits, logits
+    )
+    reference = np.mean(
+        [naive.cross_entropy(z, y) for z, y in zip(logits.tolist(), labels.tolist(), strict=True)]
+    )
+    assert computed.item() == pytest.approx(reference, rel=1e-6)
+
+
+def test_learning_rate_is_the_papers_at_200_epochs():
+    paper = recipes.recipe("st", "paper")
+    rates = [training.learning_rate(paper, epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert training.checkpoint_epochs(paper)[3] == 40
+    assert training.checkpoint_epochs(recipes.recipe("st", "small"))[-1] == 6
+
+
+def test_best_epoch_is_the_best_trade_off():
+    def entry(epoch, natural, robust):
+        found = {"epoch": epoch, "validation_accuracy": natural}
+        return found | ({} if robust is None else {"validation_robust_accuracy": robust})
+
+    log = [entry(1.0, 0.9, 0.0), entry(2.0, 0.7, 0.4), entry(3.0, 0.8, 0.2), entry(4.0, 1.0, None)]
+    assert training.best_epoch(log) == 2
+    with pytest.raises(ReproError, match="no epoch was validated"):
+        training.best_epoch(log[3:])
+
+
+@pytest.mark.parametrize("device", ["cudda", "cuda:99"])
+def test_unknown_devices_are_refused(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ReproError, match="device"):
+        training.Machine(device).resolve()
+
+
+def test_bfloat16_training_is_close_to_float32(toy_world, toy_sheets):
+    recipe = dataclasses.replace(_recipe("standard"), epochs=1)
+    losses = {}
+    for seed, precision in ((0, "float32"), (0, "bfloat16")):
+        run = training._Run(recipe, seed, training.Machine("cpu", precision), toy_sheets, None)
+        run.one_step(training.Epoch(len(run.data), "x"))
+        losses[precision] = run.total_loss.item() / recipe.batch_size
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+    assert math.isfinite(losses["float32"])
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+    with pytest.raises(ReproError, match="no such checkpoint"):
+        Checkpoint.load(tmp_path / "none.safetensors")
+    (tmp_path / "web.safetensors").write_text("<html>not found</html>")
+    with pytest.raises(ReproError, match="truncated or damaged"):
+        Checkpoint.load(tmp_path / "web.safetensors")
