@@ -1,0 +1,38 @@
+"""Our attack beside the official implementation's: the same network, images and settings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from repro import attack
+from repro.augment import to_float
+from repro.checkpoints import Checkpoint
+from tests.conftest import STORED
+from tests.test_stored import first_test_images
+
+COUNT = 256
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """The stored adversarially trained network and the first test images."""
+    checkpoint = Checkpoint.load(STORED / "checkpoints" / "cifar10-small-at-seed0.safetensors")
+    data = first_test_images()
+    images = to_float(torch.from_numpy(data.images[:COUNT]))
+    labels, index = torch.from_numpy(data.labels[:COUNT]), torch.arange(COUNT)
+    return checkpoint.model(10), images, labels, index
+
+
+@pytest.mark.benchmark(group=f"APGD-CE then APGD-DLR, {COUNT} images, 100 iterations, 1 restart")
+@pytest.mark.parametrize("engine", ["repro", "autoattack"])
+def test_two_attacks(benchmark, problem, engine):
+    settings = attack.Evaluation(engine=engine)
+    found = benchmark.pedantic(
+        attack.evaluate, args=(*problem, settings), rounds=3, warmup_rounds=1
+    )
+    benchmark.extra_info["adversarial accuracy"] = found.robust[-1].float().mean().item()
+    other = attack.Evaluation(engine="repro" if engine == "autoattack" else "autoattack")
+    agree = attack.evaluate(*problem, other).robust == found.robust
+    benchmark.extra_info["verdicts that agree"] = agree.float().mean().item()
+    print(f"\n{engine}: {benchmark.extra_info}")

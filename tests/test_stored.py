@@ -1,0 +1,95 @@
+"""The stored results against the stored networks: natural logits, and the attack again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from repro import attack, images, paths, recipes, record, store
+from repro.augment import to_float
+from repro.checkpoints import Checkpoint
+from tests.conftest import STORED
+
+NAMES = recipes.PLANS["table2"]
+
+
+def first_test_images() -> images.ImageSet:
+    """Return the first 1,000 test images of CIFAR-10, stored as one PNG sheet."""
+    with Image.open(STORED / "images" / "cifar10-test-first-1000.png") as sheet:
+        rows = np.asarray(sheet)
+    pixels = rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+    labels = _stored("st")["label"].values[: len(pixels)].astype(np.int64)
+    spec = images.CIFAR10
+    return images.ImageSet(
+        np.ascontiguousarray(pixels), labels, np.arange(1000), spec.classes, spec.sha256["test"]
+    )
+
+
+def _stored(name: str):
+    return store.open_dataset(STORED / "logits" / f"cifar10-small-{name}-seed0.nc", "logits")
+
+
+def _checkpoint(name: str) -> Checkpoint:
+    return Checkpoint.load(STORED / "checkpoints" / f"cifar10-small-{name}-seed0.safetensors")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_natural_logits_are_those_of_the_stored_network(name):
+    checkpoint, dataset = _checkpoint(name), _stored(name)
+    assert dataset.attrs["checkpoint_sha256"] == checkpoint.weights_sha256
+    assert dataset.attrs["recipe_hash"] == checkpoint.recipe_hash
+    assert dataset.attrs["data_sha256"] == images.CIFAR10.sha256["test"]
+    computed = record.natural_logits(checkpoint.model(10), first_test_images().images, "cpu")
+    reference = dataset["logits"].values[:1000]
+    np.testing.assert_allclose(computed, reference, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_attack_gives_the_stored_verdicts_again(name):
+    dataset, data = _stored(name), first_test_images()
+    assert dataset["index"].values[:1000].tolist() == list(range(1000))
+    settings = attack.Evaluation(**json.loads(dataset.attrs["evaluation"]))
+    found = attack.evaluate(
+        _checkpoint(name).model(10),
+        to_float(torch.from_numpy(data.images[:64])),
+        torch.from_numpy(data.labels[:64]),
+        torch.arange(64),
+        settings,
+    )
+    np.testing.assert_array_equal(found.robust.numpy(), dataset["robust"].values[:, :64])
+
+
+def test_verdicts_agree_with_the_official_implementation(capsys):
+    model, data = _checkpoint("at").model(10), first_test_images()
+    found = attack.evaluate(
+        model,
+        to_float(torch.from_numpy(data.images)),
+        torch.from_numpy(data.labels),
+        torch.arange(1000),
+        attack.Evaluation(engine="autoattack"),
+    )
+    official, ours = found.robust[-1].numpy(), _stored("at")["robust"].values[-1, :1000]
+    with capsys.disabled():
+        print(
+            f"\nadversarial accuracy of 1,000 images: official {official.mean():.2%}, "
+            f"ours {ours.mean():.2%}; {(official == ours).mean():.2%} of the verdicts agree"
+        )
+    assert abs(official.mean() - ours.mean()) <= 0.005
+
+
+def test_every_stored_file_is_valid_and_registered():
+    files = [p for p in STORED.rglob("*") if p.suffix in (".nc", ".safetensors", ".png")]
+    assert len(files) > 20
+    for file in files:
+        assert store.registry(file) == paths.sha256(file), file
+        if file.suffix == ".nc":
+            assert store.validate(file) == []
+
+
+def test_what_is_stored_stays_small():
+    size = sum(p.stat().st_size for p in STORED.rglob("*") if p.is_file())
+    assert size < 30e6
