@@ -4,18 +4,16 @@
 PYTHON ?= python3
 READER := .venv/reader
 FULL := .venv/full
-TABLES := table1 table2 table3
 
-.PHONY: help $(TABLES) tables validate test bench kill check lock clean
+.PHONY: help table1 table2 table3 tables validate test bench kill check lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z0-9$$() -]+:.*## ' $(MAKEFILE_LIST) | sed 's/\$$(TABLES)/table1 table2 table3/' \
-		| awk -F ':.*## ' '{printf "  make %-24s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(TABLES): $(READER)/done ## Print a table from the stored datasets
+table1 table2 table3: $(READER)/done ## Print a table from the stored datasets
 	@$(READER)/bin/python -m paper.$@
 
-tables: $(TABLES) ## Print all tables
+tables: table1 table2 table3 ## Print all tables
 
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m repro validate data
