@@ -25,11 +25,6 @@ def test_printed_numbers_are_those_of_the_datasets():
         assert [row[3], row[6]] == expected
 
 
-def test_the_readme_shows_table_2_as_printed():
-    readme = (paths.ROOT / "README.md").read_text()
-    assert table2.make().text().strip() in readme
-
-
 def test_every_form_holds_every_cell():
     made = table1.make()
     for form in (made.text(), made.csv(), made.markdown(), made.latex()):

@@ -1,0 +1,43 @@
+"""The README's examples run as printed."""
+
+import re
+
+import torch
+
+from paper import table2
+from repro import paths
+from repro.network import ResNet18
+
+README = (paths.ROOT / "README.md").read_text()
+
+
+def _example(word: str) -> str:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (found,) = (block for block in blocks if word in block)
+    return found
+
+
+def test_table_2_is_shown_as_printed():
+    assert table2.make().text().strip() in README
+
+
+def test_the_example_on_an_own_network(capsys):
+    torch.manual_seed(0)
+    names = {
+        "MyNetwork": lambda: torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), ResNet18(5, 8).pool,
+            torch.nn.Linear(8, 5),
+        ),
+        "my_images": torch.rand(6, 3, 20, 24),
+        "my_labels": torch.arange(6) % 5,
+    }  # fmt: skip
+    exec(_example("MyNetwork"), names)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["natural", "after", "after"]
+
+
+def test_the_example_on_a_stored_dataset(capsys, monkeypatch):
+    monkeypatch.chdir(paths.ROOT)
+    exec(_example("open_dataset"), {})
+    robust, everything = map(float, capsys.readouterr().out.split())
+    assert robust > everything > 0
