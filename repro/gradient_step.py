@@ -5,7 +5,6 @@ This is the one part of Appendix C that needs torch. `repro.theory.networks` rea
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,13 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from repro import images, paths
+from repro import images, paths, store
 from repro.augment import to_float
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
 from repro.network import frozen
-from repro.theory.networks import margins
+from repro.record import attributes, run_of
+from repro.theory.networks import STEPS, margins
 
 EPS = (0.001, 0.01, 0.1)
 """L2 lengths of the step over that of the image; figure C.3 has 0.1 and images of length 1."""
@@ -51,7 +51,8 @@ def loss_direction(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
     others = logits.masked_fill(own, -torch.inf).logsumexp(1)
     (gradient,) = torch.autograd.grad((others - logits[own]).sum(), pixels)
     length = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / length[:, None, None, None]
+    unit: Tensor = gradient / length[:, None, None, None]
+    return unit
 
 
 def gradient_steps(
@@ -99,9 +100,8 @@ def record(checkpoint: Path, samples: int = SAMPLES) -> Path:
         If the checkpoint or the images cannot be had.
     """
     saved = Checkpoint.load(checkpoint)
-    recipe = saved.recipe
-    run = f"{recipe['dataset']}-{recipe['scale']}-{recipe['name']}-seed{saved.seed}"
-    test = images.load(recipe["dataset"], "test")
+    run = run_of(saved)
+    test = images.load(saved.recipe["dataset"], "test")
     test = test.take(np.arange(min(samples, len(test))))
     model = frozen(saved.model(len(test.classes)))
     parts = []
@@ -110,40 +110,22 @@ def record(checkpoint: Path, samples: int = SAMPLES) -> Path:
         pixels = to_float(torch.from_numpy(test.images[part]))
         parts.append(gradient_steps(model, pixels, torch.from_numpy(test.labels[part])))
     found = [margins(logits, test.labels) for logits in torch.cat(parts, 1).numpy()]
-    meanings = {
-        "hard": "label's logit minus the largest other",
-        "soft": "label's logit minus the log-sum-exp of the others",
-        "mean": "label's logit minus the mean of the others",
-    }
     data = xr.Dataset(
         {
             f"{kind}_margin": (
                 ("eps", "sample"),
-                np.stack([getattr(m, kind) for m in found]).astype(np.float32),
-                {"long_name": meaning, "units": "1"},
+                np.stack([getattr(each, kind) for each in found]).astype(np.float32),
             )
-            for kind, meaning in meanings.items()
+            for kind in ("hard", "soft", "mean")
         },
-        {
-            "eps": ("eps", [0.0, *EPS], {"long_name": "step over length of image", "units": "1"}),
-            "sample": ("sample", test.index, {"long_name": "index in the test images"}),
-        },
-        {
-            "title": "Gradient steps of eq. (6), Appendix C",
-            "recipe": json.dumps(recipe, sort_keys=True),
-            "recipe_hash": saved.recipe_hash,
-            "seed": saved.seed,
-            "epoch": saved.epoch,
-            "scale": recipe["scale"],
-            "images_sha256": test.sha256,
-            "torch": torch.__version__,
-        },
+        {"eps": [0.0, *EPS], "sample": test.index.astype(np.int32)},
+        attributes(saved, STEPS, test),
     )
-    path = paths.data() / "theory" / f"{run}.nc"
-    with paths.atomic(path) as temporary:
-        data.to_netcdf(
-            temporary, encoding={name: {"zlib": True, "complevel": 9} for name in data.data_vars}
-        )
+    data["eps"].attrs["long_name"] = "L2 length of the step over that of the image"
+    data["sample"].attrs["long_name"] = "position in the original files of the part"
+    path = store.path_of(STEPS, run)
+    with store.registering(path):
+        store.write(data, path)
     return path
 
 

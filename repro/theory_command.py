@@ -56,7 +56,7 @@ def audit(arguments: argparse.Namespace) -> int:
     from repro.theory import audit as audits
     from repro.theory import networks
 
-    errata = audits.errata()
+    errata, studies = audits.errata(), networks.stored()
     print("ERRATA (printed residual, corrected residual)")
     for erratum in errata:
         mark = "" if erratum.stands else "  NOT BORNE OUT"
@@ -65,11 +65,11 @@ def audit(arguments: argparse.Namespace) -> int:
         print(_indented(erratum.finding))
         print(_indented(f"proof: {', '.join(erratum.proofs) or 'by definition'}"))
     print("\nCLAIMS")
-    for verdict in audits.verdicts():
+    for verdict in audits.verdicts(studies):
         print(f"\n{verdict.claim}: {verdict.verdict}")
         print(_indented(verdict.evidence))
     print("\nNETWORKS\n")
-    print("\n".join(networks.report()))
+    print("\n".join(networks.report(studies)))
     print("\nPROOFS")
     outcome = audits.run_proofs()
     for name, result in outcome.items():

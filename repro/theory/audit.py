@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from repro.theory import landscape, networks, resolvent, response, surrogate
+from repro.theory import landscape, resolvent, response, surrogate
+from repro.theory.networks import MISSING_LOGITS, MISSING_STEPS, Studies
 from repro.theory.surrogate import Array, Variant
 
 CLASSES = 10
@@ -190,7 +191,7 @@ def jacobian_residuals(sample: Ensemble, example: int = 0) -> tuple[float, float
     def logits(direction: Array) -> Array:
         moved = X.copy()
         moved[example] += direction
-        return resolvent.estimated_logits(moved, Z, multiplier)[example]
+        return np.asarray(resolvent.estimated_logits(moved, Z, multiplier)[example])
 
     axes = step * np.eye(X.shape[1])
     numeric = np.stack([logits(e) - logits(-e) for e in axes], 1) / (2 * step)
@@ -265,9 +266,10 @@ def errata() -> list[Erratum]:
         Erratum(
             "Figure C.1",
             "β > 3.5",
-            "follows from no reading of (5) as printed or corrected; g₊ = +(D/A)[1 + κ] gives "
+            "follows from (5) neither as printed nor as corrected; g₊ = +(D/A)[1 + κ] gives "
             f"{surrogate.threshold(10):.4f} (N = 10) and {surrogate.threshold(100):.4f} "
-            "(N = 100), and it is not stationary either",
+            "(N = 100), is not stationary, and is not the only misreading that gives 3.5: "
+            f"g₊ = (B/A)[1 + √(1 + 2 exp(-β) A D/B)] gives {surrogate.other_threshold(10):.3f}",
             "the threshold is a property of a misprint, not of the model",
             f"{gradient} at the flipped root, β = 3.5",
             _wrong_residual(3.5, "flip"),
@@ -414,12 +416,12 @@ def _falling(beta: float) -> int:
     return landscape.falling_directions(v, beta)
 
 
-def verdicts() -> list[Verdict]:
+def verdicts(studies: Studies) -> list[Verdict]:
     """Return what becomes of each claim of Appendix C; some need the stored networks."""
-    return [judge() for judge in CLAIMS.values()]
+    return [judge(studies) for judge in CLAIMS.values()]
 
 
-def _minima() -> Verdict:
+def _minima(studies: Studies) -> Verdict:
     counts = []
     for beta in (1.0, 2.0, 3.5, 5.0, 8.0):
         points = landscape.stationary_points(beta, CLASSES, wrong=True)
@@ -432,7 +434,7 @@ def _minima() -> Verdict:
     )
 
 
-def _threshold() -> Verdict:
+def _threshold(studies: Studies) -> Verdict:
     return Verdict(
         "C-threshold",
         "fails",
@@ -442,7 +444,7 @@ def _threshold() -> Verdict:
     )
 
 
-def _only_constraint() -> Verdict:
+def _only_constraint(studies: Studies) -> Verdict:
     beta = np.linspace(0.1, 12, 1191)
     shares = {
         variant: surrogate.admissible(
@@ -464,13 +466,13 @@ def _surface(variant: Variant, error: float) -> Array:
     )
 
 
-def _loss_a() -> Verdict:
+def _loss_a(studies: Studies) -> Verdict:
     worst = {e: float(_surface("flip", e)[-1].max()) for e in (0.0, *SENSITIVITY, ERROR)}
     text = ", ".join(f"{value:.3f} at e = {e:g}" for e, value in sorted(worst.items()))
     return Verdict("C-loss-a", "holds in part", f"flip, largest loss at β✓ = 10: {text} nats")
 
 
-def _loss_b() -> Verdict:
+def _loss_b(studies: Studies) -> Verdict:
     surface = _surface("flip", ERROR)
     low = surface[BETA_CORRECT.searchsorted(3.0), 0]
     share = float((surface < low).mean())
@@ -481,7 +483,7 @@ def _loss_b() -> Verdict:
     )
 
 
-def _loss_c() -> Verdict:
+def _loss_c(studies: Studies) -> Verdict:
     surface = _surface("flip", ERROR)
     corner, other = float(surface[0, -1]), float(surface[0, 0])
     return Verdict(
@@ -492,18 +494,18 @@ def _loss_c() -> Verdict:
     )
 
 
-def _shrink() -> Verdict:
-    studies = [networks.study_steps(path) for path in networks.step_files()]
+def _shrink(studies: Studies) -> Verdict:
     proof = "theorem for every Jacobian at a correctly classified surrogate"
-    if not studies:
-        return Verdict("C-shrink", "holds", f"{proof}; {_MISSING_STEPS}")
+    if not studies.steps:
+        return Verdict("C-shrink", "holds", f"{proof}; {MISSING_STEPS}")
     growing = ", ".join(
-        f"{s.run} {s.hard[0].growing:.1%} (soft margin {s.soft[0].growing:.1%})" for s in studies
+        f"{s.run} {s.hard[0].growing:.1%} (soft margin {s.soft[0].growing:.1%})"
+        for s in studies.steps
     )
     return Verdict("C-shrink", "holds", f"{proof}; real gaps that grow to first order: {growing}")
 
 
-def _positive() -> Verdict:
+def _positive(studies: Studies) -> Verdict:
     found = []
     for variant in surrogate.VARIANTS:
         g, psi, *_ = surrogate.wrong_roots(BETA_WRONG, CLASSES, variant)
@@ -515,15 +517,15 @@ def _positive() -> Verdict:
     )
 
 
-def _shielding(claim: str) -> Callable[[], Verdict]:
-    def judge() -> Verdict:
+def _shielding(claim: str) -> Callable[[Studies], Verdict]:
+    def judge(studies: Studies) -> Verdict:
         parts = []
         for variant in surrogate.VARIANTS:
             for equation in ("printed", "corrected"):
                 gap = response.shielding_gap(
                     BETA_WRONG,
                     variant=variant,
-                    equation=equation,  # type: ignore[arg-type]
+                    equation=equation,
                 )
                 parts.append(f"{variant} with {equation} (10) {gap.min():.2f}")
         return Verdict(
@@ -536,57 +538,51 @@ def _shielding(claim: str) -> Callable[[], Verdict]:
     return judge
 
 
-def _quadratic() -> Verdict:
-    studies = [networks.study_steps(path) for path in networks.step_files()]
-    if not studies:
-        return Verdict("C-quadratic", "needs data", _MISSING_STEPS)
+def _quadratic(studies: Studies) -> Verdict:
+    if not studies.steps:
+        return Verdict("C-quadratic", "needs data", MISSING_STEPS)
     exponents = ", ".join(
         f"{s.run} {fit.verdict} (exponent {fit.exponent:.2f} at ε = {eps:g})"
-        for s in studies
+        for s in studies.steps
         for eps, fit in zip(s.eps, s.hard, strict=True)
         if eps == s.eps[0]
     )
-    quadratic = sum(s.hard[0].verdict == "quadratic" for s in studies)
+    quadratic = sum(s.hard[0].verdict == "quadratic" for s in studies.steps)
     return Verdict(
         "C-quadratic",
-        "holds" if quadratic == len(studies) else "fails" if not quadratic else "holds in part",
+        "holds"
+        if quadratic == len(studies.steps)
+        else "fails"
+        if not quadratic
+        else "holds in part",
         exponents,
     )
 
 
-def _studies(recipe: str | None = None) -> list[networks.LogitStudy]:
-    found = [networks.study_logits(path) for path in networks.logit_files()]
-    return [study for study in found if recipe in (None, study.recipe)]
-
-
-def _mean() -> Verdict:
-    studies = _studies("at")
-    if not studies:
-        return Verdict("C-mean", "needs data", _MISSING_LOGITS)
-    close = [abs(study.largest - 3.5) < 0.5 for study in studies]
+def _mean(studies: Studies) -> Verdict:
+    found = [study for study in studies.logits if study.recipe == "at"]
+    if not found:
+        return Verdict("C-mean", "needs data", MISSING_LOGITS)
+    close = [abs(study.largest - 3.5) < 0.5 for study in found]
     return Verdict(
         "C-mean",
         "holds" if all(close) else "holds in part" if any(close) else "fails",
-        "mean largest logit: " + ", ".join(f"{s.run} {s.largest:.2f}" for s in studies),
+        "mean largest logit: " + ", ".join(f"{s.run} {s.largest:.2f}" for s in found),
     )
 
 
-def _assumption() -> Verdict:
-    studies = _studies()
-    if not studies:
-        return Verdict("C-assumption", "needs data", _MISSING_LOGITS)
-    holding = [study.ratio[1] < 0.1 for study in studies]
+def _assumption(studies: Studies) -> Verdict:
+    if not studies.logits:
+        return Verdict("C-assumption", "needs data", MISSING_LOGITS)
+    holding = [study.ratio[1] < 0.1 for study in studies.logits]
     return Verdict(
         "C-assumption",
         "holds" if all(holding) else "holds in part" if any(holding) else "fails",
-        "median ‖z-βφ‖⁴/β⁴: " + ", ".join(f"{s.run} {s.ratio[1]:.2g}" for s in studies),
+        "median ‖z-βφ‖⁴/β⁴: " + ", ".join(f"{s.run} {s.ratio[1]:.2g}" for s in studies.logits),
     )
 
 
-_MISSING_LOGITS = "no logit datasets in data/logits: make them with `repro run table2`"
-_MISSING_STEPS = "no gradient steps in data/theory: make them with `repro theory step`"
-
-CLAIMS: dict[str, Callable[[], Verdict]] = {
+CLAIMS: dict[str, Callable[[Studies], Verdict]] = {
     "C-assumption": _assumption,
     "C-minima": _minima,
     "C-threshold": _threshold,
@@ -606,12 +602,10 @@ CLAIMS: dict[str, Callable[[], Verdict]] = {
 def run_proofs() -> dict[str, str]:
     """Run every derivation; return ``"proved"`` or why not, by name.
 
-    Without sympy nothing can be derived, and every entry says so.
+    Without sympy nothing can be derived, and the one entry says so.
     """
     if importlib.util.find_spec("sympy") is None:
-        from repro.theory.proof_names import PROOF_NAMES
-
-        return dict.fromkeys(PROOF_NAMES, "not run: needs sympy (the extra `test`)")
+        return {"derivations": "not run: need sympy (pip install '.[test]')"}
     from repro.theory.proofs import PROOFS, ProofError
 
     outcome = {}

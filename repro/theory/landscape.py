@@ -88,9 +88,7 @@ def stationary_points(beta: float, classes: int, *, wrong: bool) -> list[Point]:
                     np.full(lower, -step - mean),
                 ]
             )
-            points.append(
-                Point(v, lower, falling_directions(v, beta), bool(beta > v[1:].max()))
-            )
+            points.append(Point(v, lower, falling_directions(v, beta), bool(beta > v[1:].max())))
     return points
 
 

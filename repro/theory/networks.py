@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
-from repro import paths
-from repro.errors import ReproError
-from repro.theory.surrogate import Array
+from repro import store
+from repro.theory.surrogate import Array, threshold
+
+STEPS = "theory"
+"""Kind of the datasets of gradient steps that `repro.gradient_step` writes."""
+
+store.KINDS.setdefault(
+    STEPS,
+    {
+        name: store.Variable(("eps", "sample"), "f", f"label's logit minus {other}")
+        for name, other in (
+            ("hard_margin", "the largest other"),
+            ("soft_margin", "the log-sum-exp of the others"),
+            ("mean_margin", "the mean of the others"),
+        )
+    },
+)
 
 EXPLAINED_AT_LEAST = 0.25
 """R² below which a change of the gap counts as neither linear nor quadratic in the gap."""
@@ -65,9 +77,7 @@ def margins(logits: ArrayLike, labels: ArrayLike) -> Margins:
     own = np.arange(z.shape[1]) == np.asarray(labels)[:, None]
     label = z[own]
     others = z[~own].reshape(len(z), -1)
-    return Margins(
-        label - others.max(1), label - logsumexp(others, axis=1), label - others.mean(1)
-    )
+    return Margins(label - others.max(1), label - logsumexp(others, axis=1), label - others.mean(1))
 
 
 @dataclass(frozen=True)
@@ -170,20 +180,10 @@ class LogitStudy:
     survivors: Fit
 
 
-def study_logits(path: Path) -> LogitStudy:
-    """Return what a stored logit dataset says.
-
-    Raises
-    ------
-    ReproError
-        If the file lacks a variable or attribute.
-    """
-    from repro.theory.surrogate import threshold
-
-    with _open(path, ("logits", "adversarial_logits", "label"), ("recipe", "seed")) as data:
-        z, adversarial = data["logits"].values, data["adversarial_logits"].values
-        labels = data["label"].values
-        recipe, seed = json.loads(data.attrs["recipe"]), int(data.attrs["seed"])
+def study_logits(data: xr.Dataset) -> LogitStudy:
+    """Return what a dataset of kind ``logits`` says."""
+    z, adversarial = data["logits"].values, data["adversarial_logits"].values
+    labels = data["label"].values
     ratio = expansion_ratio(z)
     low, middle, high = np.quantile(ratio, (0.1, 0.5, 0.9))
     correct = z.argmax(1) == labels
@@ -193,10 +193,10 @@ def study_logits(path: Path) -> LogitStudy:
     bound = threshold(z.shape[1], "flip")
     wrong = largest[~correct]
     return LogitStudy(
-        run=path.stem,
-        recipe=recipe["name"],
-        scale=recipe["scale"],
-        seed=seed,
+        run=data.attrs["run"],
+        recipe=store.recipe_of(data)["name"],
+        scale=data.attrs["scale"],
+        seed=int(data.attrs["seed"]),
         count=len(z),
         ratio=(float(low), float(middle), float(high)),
         ratio_small=float((ratio < 0.1).mean()),
@@ -235,19 +235,11 @@ class StepStudy:
     mean: tuple[Fit, ...]
 
 
-def study_steps(path: Path) -> StepStudy:
-    """Return what a stored dataset of gradient steps says.
-
-    Raises
-    ------
-    ReproError
-        If the file lacks a variable or attribute.
-    """
+def study_steps(data: xr.Dataset) -> StepStudy:
+    """Return what a dataset of gradient steps says."""
     names = ("hard_margin", "soft_margin", "mean_margin")
-    with _open(path, names, ("recipe", "seed")) as data:
-        found = {name: data[name].transpose("eps", "sample").values for name in names}
-        eps = data["eps"].values
-        recipe, seed = json.loads(data.attrs["recipe"]), int(data.attrs["seed"])
+    found = {name: data[name].values for name in names}
+    eps = data["eps"].values
     gap = found["hard_margin"][0].astype(np.float64)
     correct = gap > 0
 
@@ -256,10 +248,10 @@ def study_steps(path: Path) -> StepStudy:
         return tuple(fit_change(gap[correct], after - values[0]) for after in values[1:])
 
     return StepStudy(
-        run=path.stem,
-        recipe=recipe["name"],
-        scale=recipe["scale"],
-        seed=seed,
+        run=data.attrs["run"],
+        recipe=store.recipe_of(data)["name"],
+        scale=data.attrs["scale"],
+        seed=int(data.attrs["seed"]),
         count=len(gap),
         eps=tuple(float(e) for e in eps[1:]),
         hard=fits("hard_margin"),
@@ -268,28 +260,30 @@ def study_steps(path: Path) -> StepStudy:
     )
 
 
-def _open(path: Path, variables: tuple[str, ...], attributes: tuple[str, ...]) -> xr.Dataset:
-    data = xr.open_dataset(path)
-    missing = [name for name in variables if name not in data] + [
-        name for name in attributes if name not in data.attrs
-    ]
-    if missing:
-        data.close()
-        raise ReproError(
-            f"{path}: expected {', '.join(missing)}, got none; likely not a dataset of this package"
-        )
-    return data
+@dataclass(frozen=True)
+class Studies:
+    """What all stored networks say."""
+
+    logits: list[LogitStudy]
+    steps: list[StepStudy]
 
 
-def logit_files() -> list[Path]:
-    """Return the stored logit datasets, sorted by name."""
-    return sorted((paths.data() / "logits").glob("*.nc"))
+def stored() -> Studies:
+    """Study every stored dataset, in the order of their names.
+
+    Raises
+    ------
+    ReproError
+        If a dataset is damaged.
+    """
+    return Studies(
+        [study_logits(data) for data in store.runs("logits").values()],
+        [study_steps(data) for data in store.runs(STEPS).values()],
+    )
 
 
-def step_files() -> list[Path]:
-    """Return the stored datasets of gradient steps, sorted by name."""
-    return sorted((paths.data() / "theory").glob("*.nc"))
-
+MISSING_LOGITS = "no logit datasets in data/logits: make them with `repro run table2`"
+MISSING_STEPS = "no gradient steps in data/theory: make them with `repro theory step`"
 
 LOGIT_HEADER = (
     "run", "samples", "ratio 10/50/90 %", "ratio < 0.1", "mean largest", "wrong: mean largest",
@@ -352,21 +346,14 @@ def markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iter
         yield f"| {' | '.join(row)} |"
 
 
-def report() -> Iterator[str]:
+def report(studies: Studies) -> Iterator[str]:
     """Yield, as Markdown, what the stored networks say; one line where there are none."""
-    logits = [study_logits(path) for path in logit_files()]
-    if logits:
-        yield from markdown_table(LOGIT_HEADER, logit_rows(logits))
+    if studies.logits:
+        yield from markdown_table(LOGIT_HEADER, logit_rows(studies.logits))
     else:
-        yield "No logit datasets in data/logits: make them with `repro run table2`."
+        yield f"There are {MISSING_LOGITS}."
     yield ""
-    steps = [study_steps(path) for path in step_files()]
-    if steps:
-        yield from markdown_table(STEP_HEADER, step_rows(steps))
+    if studies.steps:
+        yield from markdown_table(STEP_HEADER, step_rows(studies.steps))
     else:
-        yield (
-            "No gradient steps in data/theory: make them with `repro theory step`, "
-            "which needs data/checkpoints (`repro run table2`) and torch."
-        )
-
-
+        yield f"There are {MISSING_STEPS}."

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import sympy as sp
+import sympy as sp  # type: ignore[import-untyped]
 
 
 class ProofError(AssertionError):
     """A derivation did not come out; the message says which expression and what is left."""
 
 
-a, N, f, g, psi, beta, eps = sp.symbols("a N f g psi beta epsilon", positive=True)
+a, N, f, g, psi, beta = sp.symbols("a N f g psi beta", positive=True)
 A, B, D, Z = 1 - a * (N - 1), 1 + a * (N - 1), 1 - a * (N - 3), 1 / a + N - 1
 SQRT = sp.Symbol("R")
 
@@ -214,7 +214,7 @@ def gap_theorem() -> None:
 
 
 def no_stationary_point() -> None:
-    """The exact loss has none on S: ∂L/∂v_i > 0 for i ≠ y; its infima are 0 and ln 2 (N = 4)."""
+    """On S the exact loss has none: ∂L/∂v_i > 0 for i ≠ y, infima 0 and ln 2 (N = 4)."""
     v = sp.symbols("v1:4", real=True)
     z = [beta, *v]
     total = sum(sp.exp(x) for x in z)
@@ -271,9 +271,7 @@ def squared_jacobian() -> None:
     omega = X * R * R * X.T
     cross = own * (omega * surrogates)[0, :]
     common = omega[0, 0] * own * own.T + cross + cross.T
-    _is_zero(
-        "corrected", sum(x**2 for x in J * J.T - common - surrogates.T * omega * surrogates)
-    )
+    _is_zero("corrected", sum(x**2 for x in J * J.T - common - surrogates.T * omega * surrogates))
     _is_not_zero(
         "printed", sum(x**2 for x in J * J.T - common - Z_estimated.T * omega * surrogates)
     )

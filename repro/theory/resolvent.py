@@ -17,7 +17,7 @@ from repro.theory.surrogate import Array
 def resolvent(features: ArrayLike, multiplier: float) -> Array:
     """Return R = (XᵀX - λ)⁻¹, shape (p, p), of features X, shape (n, p)."""
     X = np.asarray(features, dtype=np.float64)
-    return np.linalg.inv(X.T @ X - multiplier * np.eye(X.shape[1]))
+    return np.asarray(np.linalg.inv(X.T @ X - multiplier * np.eye(X.shape[1])), np.float64)
 
 
 def squared_norm(
@@ -142,7 +142,7 @@ def printed_jacobian(
     """
     X, Z = (np.asarray(m, dtype=np.float64) for m in (features, surrogates))
     R = resolvent(X, multiplier)
-    return np.outer(Z[example], R @ X[example]) + (R @ X.T @ Z).T
+    return np.asarray(np.outer(Z[example], R @ X[example]) + (R @ X.T @ Z).T)
 
 
 def jacobian(
@@ -178,11 +178,11 @@ def jacobian(
     x = X[example]
     Rx = R @ x
     weights = R @ X.T @ Zs  # p, N
-    fixed = np.outer(Zs[example] - x @ weights, Rx) + (1 - x @ Rx) * weights.T
+    fixed: Array = np.outer(Zs[example] - x @ weights, Rx) + (1 - x @ Rx) * weights.T
     if noise is None:
         return fixed
     S = Zs @ Zs.T + noise**2 * Zs.shape[1] * np.eye(len(X))
     T = R @ X.T @ S @ X @ R
     by_features = 2 * (R @ (R @ (X.T @ S[example])) - (T @ Rx + R @ (T @ x)))
     by_multiplier = 2 * float(np.trace(T @ R))
-    return fixed - np.outer((R @ weights).T @ x, by_features / by_multiplier)
+    return np.asarray(fixed - np.outer((R @ weights).T @ x, by_features / by_multiplier))

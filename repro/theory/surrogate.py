@@ -7,8 +7,9 @@ the printed expansion, so everything that differs takes a variant:
 ``printed``
     Equations (4) and (5) letter by letter.
 ``flip``
-    Printed, without the leading minus sign of g₊. This is the only reading known to give
-    the threshold β > 3.5 of figure C.1; the paper does not say so.
+    Printed, without the leading minus sign of g₊. This gives the threshold β > 3.5 of figure
+    C.1, which the printed formula does not. The paper does not say so, and another misreading
+    gives 3.5 too (`other_threshold`).
 ``corrected``
     What solves equation (3).
 
@@ -202,7 +203,7 @@ def admissible(beta: ArrayLike, *others: ArrayLike) -> NDArray[np.bool_]:
     eq. (5). Logits that are not real are not admissible.
     """
     b = np.asarray(beta, dtype=np.float64)
-    return np.logical_and.reduce([b > np.asarray(other) for other in others])
+    return np.asarray(np.logical_and.reduce([b > np.asarray(other) for other in others]))
 
 
 def threshold(classes: int, variant: Variant = "flip", sign: Literal["+", "-"] = "+") -> float:
@@ -227,6 +228,20 @@ def threshold(classes: int, variant: Variant = "flip", sign: Literal["+", "-"] =
             "expected one for flip with +, printed with -"
         )
     return float(brentq(excess, low, 20.0, xtol=1e-13))
+
+
+def other_threshold(classes: int) -> float:
+    """Return the β above ln(N-1) at which (B/A)[1 + √(1 + 2 exp(-β) A D / B)] reaches β.
+
+    The corrected g₊ with two signs wrong, and for ten classes 3.505: what the authors plotted
+    cannot be told from "3.5".
+    """
+
+    def excess(beta: float) -> float:
+        a, A, B, D, _ = _weights(beta, classes)
+        return float(beta - B / A * (1 + np.sqrt(1 + 2 * a * A * D / B)))
+
+    return float(brentq(excess, np.log(classes - 1) + 1e-6, 20.0, xtol=1e-13))
 
 
 def correct_logits(beta: float, f: float, classes: int) -> Array:
