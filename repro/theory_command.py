@@ -6,6 +6,7 @@ import argparse
 import csv
 import sys
 import textwrap
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 from repro.errors import ReproError
@@ -89,7 +90,13 @@ def _indented(text: str) -> str:
 
 def step(arguments: argparse.Namespace) -> int:
     """Take the gradient step of eq. (6) with trained networks; needs torch."""
-    from repro.gradient_step import record_all
+    try:
+        from repro.gradient_step import record_all
+    except ImportError as error:
+        raise ReproError(
+            f"this command needs {error.name}, which is not installed; "
+            "install the extra 'train': pip install '.[train]'"
+        ) from error
 
     for path in record_all(arguments.run, arguments.samples):
         print(path)
@@ -98,12 +105,23 @@ def step(arguments: argparse.Namespace) -> int:
 
 def add_theory_command(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    parents: Sequence[argparse.ArgumentParser] = (),
 ) -> None:
-    """Add ``theory`` with ``table``, ``audit`` and ``step`` to the commands of ``repro``."""
+    """Add ``theory`` with ``table``, ``audit`` and ``step`` to the commands of ``repro``.
+
+    Parameters
+    ----------
+    subparsers : action
+        What ``add_subparsers`` of the main parser returned.
+    parents : sequence of ArgumentParser
+        Options that every command has.
+    """
     theory = subparsers.add_parser("theory", help="Appendix C: tables and audit")
     commands = theory.add_subparsers(dest="theory_command", required=True)
 
-    tables = commands.add_parser("table", help="print f, g and ψ of eqs. (4) and (5) as CSV")
+    tables = commands.add_parser(
+        "table", help="print f, g and ψ of eqs. (4) and (5) as CSV", parents=list(parents)
+    )
     tables.add_argument("--classes", type=int, default=10, metavar="N")
     tables.add_argument("--variant", choices=surrogate.VARIANTS, default="corrected")
     tables.add_argument("--beta", default="0.25:12:0.25", metavar="START:STOP:STEP")
@@ -116,10 +134,14 @@ def add_theory_command(
     )
     tables.set_defaults(handler=table)
 
-    audits = commands.add_parser("audit", help="print errata, proofs and a verdict per claim")
+    audits = commands.add_parser(
+        "audit", help="print errata, proofs and a verdict per claim", parents=list(parents)
+    )
     audits.set_defaults(handler=audit)
 
-    steps = commands.add_parser("step", help="eq. (6) on trained networks (needs torch)")
+    steps = commands.add_parser(
+        "step", help="eq. (6) on trained networks (needs torch)", parents=list(parents)
+    )
     steps.add_argument("run", nargs="*", help="default: every run in data/checkpoints")
     steps.add_argument("--samples", type=int, default=2000, help="test images per run")
     steps.set_defaults(handler=step)

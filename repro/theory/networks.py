@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -338,7 +338,7 @@ def _explained(fit: Fit) -> str:
     return f"{fit.linear:.3f} / {fit.quadratic:.3f}"
 
 
-def markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
     yield f"| {' | '.join(header)} |"
     yield "|" + "---|" * len(header)

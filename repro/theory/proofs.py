@@ -169,6 +169,27 @@ def kinds_of_points() -> None:
     _is_zero("sign", 1 + f_plus + (1 - r) / (1 + r))
 
 
+def no_correct_points() -> None:
+    """Above β = ln 2(N-1) eq. (3) has no stationary point for a correct example, for every N.
+
+    Each component solves the same quadratic, so k of them are -u - d and the others -u + d.
+    What is left is a quadratic in d, whose discriminant has the sign of
+    2a²(N-1-2k)² + a(N-1) - 1: largest at k = 0 and N - 1, where it is that of f±.
+    """
+    d, k = sp.symbols("d k")
+    M = N - 1
+    m1 = (-M + (M - 2 * k) * d) * a
+    u = 1 - m1
+    m2 = ((M - k) * (d - u) ** 2 + k * (d + u) ** 2) / Z
+    constant = (u**2 - d**2) / 2 - u + m2 / 2 - m1**2
+    _is_zero("u", m1 - ((M - k) * (d - u) - k * (d + u)) / Z)
+    discriminant = sp.discriminant(sp.Poly(sp.numer(sp.together(constant)), d))
+    sign = 2 * a**2 * (M - 2 * k) ** 2 + a * M - 1
+    _is_zero("discriminant", discriminant / (4 * B) - sign)
+    _is_zero("k = 0", sign.subs(k, 0) - (2 * a * M - 1) * (a * M + 1))
+    _is_zero("largest at the ends", sign.subs(k, 0) - sign - 8 * a**2 * k * (M - k))
+
+
 def responses() -> None:
     """Eq. (8) gives (9) on average over labels, and (9) gives the corrected (10).
 
@@ -321,6 +342,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     "wrong-points": wrong_points,
     "printed-wrong-points": printed_wrong_points,
     "kinds": kinds_of_points,
+    "no-correct-points": no_correct_points,
     "responses": responses,
     "gap-theorem": gap_theorem,
     "no-stationary-point": no_stationary_point,
