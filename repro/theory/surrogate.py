@@ -165,7 +165,8 @@ def second_branch(beta: ArrayLike, classes: int) -> WrongRoots:
     """Return the symmetric stationary points of eq. (3) that eq. (5) leaves out.
 
     ψ = 0 and g± = Z(-1 ± √(2Z-3))/(Z-2); they are real for every β. With the corrected
-    `wrong_roots` they are all four symmetric solutions.
+    `wrong_roots` they are all four symmetric solutions. g₊ exceeds β everywhere, so that point,
+    a minimum of eq. (3), is never in S; g₋ is negative and its point a saddle.
 
     Parameters
     ----------
