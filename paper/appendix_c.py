@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from repro import paths
-from repro.theory import audit, landscape, networks, resolvent, surrogate
+from repro.theory import landscape, networks, resolvent, surrogate
+from repro.theory.errata import Erratum, ensemble, errata, off_diagonal_share
 from repro.theory.networks import markdown_table
+from repro.theory.verdicts import verdicts
 
 HERE = Path(__file__).parent
 PAGE = HERE / "appendix-c.md"
@@ -65,7 +67,7 @@ def page() -> Iterator[str]:
     header = (
         "where", "printed", "finding", "residual printed / corrected", "of", "proof", "consequence",
     )  # fmt: skip
-    yield from markdown_table(header, [_erratum_row(erratum) for erratum in audit.errata()])
+    yield from markdown_table(header, [_erratum_row(erratum) for erratum in errata()])
     yield f"\nThe proofs are tests: `{TEST}[<name>]`, in `repro/theory/proofs.py`.\n"
     yield SURVIVES
     yield "## Stationary points of eq. (3)\n"
@@ -85,7 +87,7 @@ def page() -> Iterator[str]:
     yield from networks.report(networks.stored())
 
 
-def _erratum_row(erratum: audit.Erratum) -> tuple[str, ...]:
+def _erratum_row(erratum: Erratum) -> tuple[str, ...]:
     corrected = "–" if np.isnan(erratum.corrected) else f"{erratum.corrected:.1e}"
     # Rounding differs between machines; below the tolerance only the order is of interest.
     if erratum.corrected < 1e-9:
@@ -110,7 +112,7 @@ def _landscape() -> Iterator[str]:
     for beta in (1.0, 2.0, 2.5, 3.5, 5.0, 8.0):
         row = [f"{beta:g}"]
         for wrong in (False, True):
-            points = landscape.stationary_points(beta, audit.CLASSES, wrong=wrong)
+            points = landscape.stationary_points(beta, surrogate.CLASSES, wrong=wrong)
             inside = [p for p in points if p.admissible]
             row += [str(len(points)), str(len(inside)), str(sum(p.falling == 0 for p in inside))]
             row.append(_falling(beta, wrong))
@@ -122,11 +124,11 @@ def _landscape() -> Iterator[str]:
 
 def _falling(beta: float, wrong: bool) -> str:
     if wrong:
-        g, psi, *_ = surrogate.wrong_roots(beta, audit.CLASSES)
-        v = surrogate.wrong_logits(0.0, float(g), float(psi), audit.CLASSES)
+        g, psi, *_ = surrogate.wrong_roots(beta, surrogate.CLASSES)
+        v = surrogate.wrong_logits(0.0, float(g), float(psi), surrogate.CLASSES)
     else:
-        f = float(surrogate.correct_roots(beta, audit.CLASSES).f_plus)
-        v = surrogate.correct_logits(0.0, f, audit.CLASSES)
+        f = float(surrogate.correct_roots(beta, surrogate.CLASSES).f_plus)
+        v = surrogate.correct_logits(0.0, f, surrogate.CLASSES)
     return "not real" if np.isnan(v).any() else str(landscape.falling_directions(v, beta))
 
 
@@ -139,14 +141,14 @@ def _ensembles() -> Iterator[str]:
     rows = []
     for examples, features in ((60, 20), (20, 60)):
         for multiplier in (-10.0, -1.0, -0.1, -0.01):
-            sample = audit.ensemble(0, examples, features, multiplier)
+            sample = ensemble(0, examples, features, multiplier)
             distance, dropped = [], []
             for example in range(10):
                 arrays = (sample.features, sample.surrogates, multiplier, example)
                 exact = resolvent.jacobian(*arrays)
                 printed = resolvent.printed_jacobian(*arrays)
                 distance.append(np.linalg.norm(printed - exact) / np.linalg.norm(exact))
-                dropped.append(audit.off_diagonal_share(sample, example))
+                dropped.append(off_diagonal_share(sample, example))
             row = (str(examples), str(features), f"{multiplier:g}")
             rows.append((*row, _span(distance), _span(dropped)))
     yield from markdown_table(("examples", "features", "λ", "Jacobian", "eq. (8)"), rows)
@@ -173,7 +175,7 @@ def _claims() -> Iterator[str]:
             verdict.verdict,
             verdict.evidence.replace("|", "\\|"),
         )
-        for verdict in audit.verdicts(networks.stored())
+        for verdict in verdicts(networks.stored())
     ]
     yield from markdown_table(("claim", "place", "paper", "verdict", "evidence"), rows)
     yield "\nRules of decision: `paper/claims.toml`."

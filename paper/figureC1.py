@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper.theory_figures import CLASSES, COLOURS, TITLES, caption, thresholds
+from paper.theory_figures import COLOURS, TITLES, caption, thresholds
 from paper.theory_figures import main as save
 from repro.theory import surrogate
 
@@ -31,8 +31,8 @@ def make() -> Figure:
     figure = Figure(figsize=(11, 7.4))
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     for variant in surrogate.VARIANTS:
-        f = surrogate.correct_roots(BETA, CLASSES, variant)
-        g = surrogate.wrong_roots(BETA, CLASSES, variant)
+        f = surrogate.correct_roots(BETA, surrogate.CLASSES, variant)
+        g = surrogate.wrong_roots(BETA, surrogate.CLASSES, variant)
         rows = (
             (f.f_plus, g.g_plus, g.psi_plus),
             (f.f_minus, g.g_minus, g.psi_minus),

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from paper.theory_figures import CLASSES, ERRORS, TITLES, caption, grid, surface
+from paper.theory_figures import TITLES, caption, grid, surface
 from paper.theory_figures import main as save
-from repro.theory.response import mean_field_loss
-from repro.theory.surrogate import VARIANTS
+from repro.theory.response import ERROR, SENSITIVITIES, mean_field_loss
+from repro.theory.surrogate import CLASSES, VARIANTS
+
+ERRORS = sorted((ERROR, *SENSITIVITIES))
 
 LEVELS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from paper.theory_figures import CLASSES, ERROR, TITLES, caption, grid, surface
+from paper.theory_figures import TITLES, caption, grid, surface
 from paper.theory_figures import main as save
-from repro.theory.response import Equation10, relative_gap_change, shielding_gap
-from repro.theory.surrogate import VARIANTS
+from repro.theory.response import ERROR, Equation10, relative_gap_change, shielding_gap
+from repro.theory.surrogate import CLASSES, VARIANTS
 
 EPS = 0.1
 LEVELS = [0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 100.0]

@@ -12,11 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from repro import paths
-from repro.theory.surrogate import Variant, threshold
-
-CLASSES = 10
-ERROR = 0.196
-ERRORS = (0.055, ERROR, 0.26)
+from repro.theory.surrogate import CLASSES, Variant, threshold
 
 COLOURS: dict[Variant, str] = {
     "printed": "#0072b2",

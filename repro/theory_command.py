@@ -54,34 +54,35 @@ def table(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """Print every erratum, the proofs and the verdicts; 0 only if every proof ran."""
-    from repro.theory import audit as audits
     from repro.theory import networks
+    from repro.theory.errata import errata, run_proofs
+    from repro.theory.verdicts import verdicts
 
-    errata, studies = audits.errata(), networks.stored()
+    found, studies = errata(), networks.stored()
     print("ERRATA (printed residual, corrected residual)")
-    for erratum in errata:
+    for erratum in found:
         mark = "" if erratum.stands else "  NOT BORNE OUT"
         print(f"\n{erratum.place}: {erratum.printed}{mark}")
         print(f"    {erratum.residual:.3g}, {erratum.corrected:.2g}  ({erratum.measure})")
         print(_indented(erratum.finding))
         print(_indented(f"proof: {', '.join(erratum.proofs) or 'by definition'}"))
     print("\nCLAIMS")
-    for verdict in audits.verdicts(studies):
+    for verdict in verdicts(studies):
         print(f"\n{verdict.claim}: {verdict.verdict}")
         print(_indented(verdict.evidence))
     print("\nNETWORKS\n")
     print("\n".join(networks.report(studies)))
     print("\nPROOFS")
-    outcome = audits.run_proofs()
+    outcome = run_proofs()
     for name, result in outcome.items():
         print(f"{name:24}{result}")
     proved = sum(result == "proved" for result in outcome.values())
-    standing = sum(erratum.stands for erratum in errata)
+    standing = sum(erratum.stands for erratum in found)
     print(
         f"\n{proved} of {len(outcome)} proofs ran and hold; "
-        f"{standing} of {len(errata)} errata borne out"
+        f"{standing} of {len(found)} errata borne out"
     )
-    return 0 if proved == len(outcome) and standing == len(errata) else 1
+    return 0 if proved == len(outcome) and standing == len(found) else 1
 
 
 def _indented(text: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.errors import ReproError
-from repro.theory import audit, landscape, resolvent, response, surrogate
+from repro.theory import errata, landscape, resolvent, response, surrogate
 from tests import naive_theory
 
 BETA = np.arange(0.25, 12.01, 0.25)
@@ -281,7 +281,7 @@ def test_kinds_of_the_corrected_points():
 
 def test_exact_loss_falls_at_every_surrogate():
     for beta in (1.0, 3.5, 8.0):
-        assert audit.exact_slope(beta) > 0.01
+        assert errata.exact_slope(beta) > 0.01
     t = np.array([5.0, 10.0, 40.0])
     right = [surrogate.cross_entropy([3.0, *[-x] * 9], 0) for x in t]
     wrong = [surrogate.cross_entropy([3.0, 3.0, *[-x] * 8], 1) for x in t]
@@ -336,12 +336,12 @@ def test_eight_nine_and_ten(seed, classes):
 
 
 def test_single_sum_of_eq_8_drops_terms():
-    sample = audit.ensemble()
+    sample = errata.ensemble()
     omega = resolvent.omega_matrix(sample.features, sample.multiplier)
     M = response.equation_8_matrix(omega, 3)
     J = resolvent.printed_jacobian(sample.features, sample.surrogates, sample.multiplier, 3)
     np.testing.assert_allclose(J @ J.T, sample.surrogates.T @ M @ sample.surrogates, rtol=1e-8)
-    assert audit.off_diagonal_share(sample, 3) > 0.01
+    assert errata.off_diagonal_share(sample, 3) > 0.01
 
 
 def test_shielding_depends_on_the_misprint():
@@ -437,7 +437,7 @@ def test_jacobian_by_autodiff(problem):
 
 
 def test_noise_enters_the_multiplier_equation_n_times():
-    mean, error, printed, corrected = audit.noise_norm()
+    mean, error, printed, corrected = errata.noise_norm()
     assert abs(mean - corrected) < 4 * error
     assert abs(mean - printed) > 20 * error
 
@@ -464,14 +464,14 @@ def test_a_bound_that_does_not_bind_is_refused():
 
 
 def test_every_erratum_stands_and_none_by_the_corrected_formula():
-    for erratum in audit.errata():
+    for erratum in errata.errata():
         assert erratum.stands, erratum
         assert erratum.residual > 1e-3
         assert np.isnan(erratum.corrected) or erratum.corrected < erratum.tolerance
 
 
 def test_theory_needs_neither_torch_nor_sympy():
-    names = ("surrogate", "landscape", "response", "resolvent", "networks", "audit")
+    names = ("surrogate", "landscape", "response", "resolvent", "networks", "errata", "verdicts")
     code = "import sys, repro.theory_command\n" + "\n".join(
         f"import repro.theory.{n}" for n in names
     )
@@ -481,4 +481,4 @@ def test_theory_needs_neither_torch_nor_sympy():
 
 def test_without_sympy_no_proof_counts(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "proved" not in audit.run_proofs().values()
+    assert "proved" not in errata.run_proofs().values()

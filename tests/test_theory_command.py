@@ -11,7 +11,7 @@ import pytest
 
 from paper import appendix_c, figureC1, figureC2, figureC3, theory_figures
 from repro.errors import ReproError
-from repro.theory import audit, surrogate
+from repro.theory import errata, surrogate, verdicts
 from repro.theory_command import COLUMNS, add_theory_command, parse_range
 from tests import naive_theory
 
@@ -61,9 +61,9 @@ def test_audit_names_everything_and_succeeds(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     assert run("audit") == 0
     out = capsys.readouterr().out
-    for erratum in audit.errata():
+    for erratum in errata.errata():
         assert f"{erratum.place}: " in out
-    for claim in audit.CLAIMS:
+    for claim in verdicts.CLAIMS:
         assert f"{claim}: " in out
     assert "NOT BORNE OUT" not in out
 
@@ -71,7 +71,7 @@ def test_audit_names_everything_and_succeeds(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize("outcome", ["failed: x", "not run: needs sympy"])
 def test_audit_fails_unless_every_proof_ran(capsys, monkeypatch, tmp_path, outcome):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    monkeypatch.setattr(audit, "run_proofs", lambda: {"one": "proved", "two": outcome})
+    monkeypatch.setattr(errata, "run_proofs", lambda: {"one": "proved", "two": outcome})
     assert run("audit") == 1
     assert outcome in capsys.readouterr().out
 
@@ -79,17 +79,17 @@ def test_audit_fails_unless_every_proof_ran(capsys, monkeypatch, tmp_path, outco
 def test_every_claim_is_registered_and_judged(monkeypatch, tmp_path):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     registered = appendix_c.claims()
-    assert list(registered) == list(audit.CLAIMS)
+    assert list(registered) == list(verdicts.CLAIMS)
     fields = {"id", "place", "quotation", "statistic", "decision", "artefact"}
     assert all(set(entry) == fields for entry in registered.values())
-    assert [v.claim for v in audit.verdicts(audit.Studies([], []))] == list(registered)
+    assert [v.claim for v in verdicts.verdicts(verdicts.Studies([], []))] == list(registered)
 
 
 def test_page_in_the_repository_has_every_erratum_and_claim():
     committed = appendix_c.PAGE.read_text(encoding="utf-8")
-    for erratum in audit.errata():
+    for erratum in errata.errata():
         assert f"| {erratum.place} | {erratum.printed} |" in committed
-    for claim in audit.CLAIMS:
+    for claim in verdicts.CLAIMS:
         assert f"| {claim} |" in committed
 
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("sympy")
 
 from repro.theory import proofs
-from repro.theory.audit import errata
+from repro.theory.errata import errata
 
 
 @pytest.mark.parametrize("name", proofs.PROOFS)

@@ -15,6 +15,11 @@ from repro.theory.surrogate import Array, Variant, correct_roots, wrong_roots
 
 Equation10 = Literal["printed", "corrected"]
 
+ERROR = 0.196
+"""Training error of the paper's AT teacher (section 4.2); figures C.2 and C.3 do not say."""
+SENSITIVITIES = (0.055, 0.26)
+"""Two other training errors, to see what depends on the first."""
+
 
 def label_direction(classes: int, label: int) -> Array:
     """Return q = 1 - N y, the direction of the loss gradient at a correct surrogate; (N,)."""

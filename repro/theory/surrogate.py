@@ -31,6 +31,9 @@ from repro.errors import ReproError
 Variant = Literal["printed", "flip", "corrected"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
+CLASSES = 10
+"""N of CIFAR-10, for which the paper's 3.5 and its figures are read."""
+
 Array = NDArray[np.float64]
 
 
