@@ -13,14 +13,14 @@ from paper.theory_figures import main as save
 from repro.theory import surrogate
 
 BETA = np.linspace(0.01, 12, 1200)
-LIMIT = 14.0
+LIMIT = 20.0
 
 CAPTION = (
     "Constraints on β for N = 10 (paper: figure C.1, whose axes and variant are not stated). A "
     "surrogate is admissible where β exceeds all its other logits (shaded). As printed, g₊ is "
     "admissible from its pole at ln 9 on; β > 3.5 appears only if g₊ loses its minus (flip, 3.496; "
     "another misreading gives 3.505), and 2.779 belongs to the printed g₋. The corrected f± end at "
-    "ln 18 = 2.890. Values beyond ±14, near the poles at ln 7 and ln 9, are masked. None of "
+    f"ln 18 = 2.890. Values beyond ±{LIMIT:g}, as near the poles, are masked. None of "
     "this concerns the exact cross-entropy, which has no stationary point on S; of the corrected "
     "points in S, only f₊ below ln 9 is a minimum of eq. (3)."
 )
@@ -58,7 +58,7 @@ def make() -> Figure:
                 axes.axvline(mark, color="#999999", linewidth=0.6, linestyle="--", zorder=1)
             axes.set(xlim=(0, 12), ylim=(-LIMIT, LIMIT))
     # Three thresholds lie within 0.9 of each other: their names go below one another.
-    for height, (label, mark) in zip((-13.5, -12, -10.5, -9), thresholds().items(), strict=True):
+    for height, (label, mark) in zip((-19, -17, -15, -13), thresholds().items(), strict=True):
         for axes in panels.flat:
             axes.text(mark + 0.08, height, label, fontsize=7, color="#555555", zorder=4)
     for axes in panels[1]:
