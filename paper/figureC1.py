@@ -1,0 +1,81 @@
+"""Figure C.1: which β leave the surrogates inside S, in three variants."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from paper.theory_figures import COLOURS, TITLES, caption, thresholds
+from paper.theory_figures import main as save
+from repro.theory import surrogate
+
+BETA = np.linspace(0.01, 12, 1200)
+LIMIT = 20.0
+
+CAPTION = (
+    "Constraints on β for N = 10 (paper: figure C.1, whose axes and variant are not stated). A "
+    "surrogate is admissible where β exceeds all its other logits (shaded). As printed, g₊ is "
+    "admissible from its pole at ln 9 on; β > 3.5 appears only if g₊ loses its minus (flip, 3.496; "
+    "another misreading gives 3.505), and 2.779 belongs to the printed g₋. The corrected f± end at "
+    f"ln 18 = 2.890. Values beyond ±{LIMIT:g}, as near the poles, are masked. None of "
+    "this concerns the exact cross-entropy, which has no stationary point on S; of the corrected "
+    "points in S, only f₊ below ln 9 is a minimum of eq. (3)."
+)
+
+
+def make() -> Figure:
+    """Return the figure."""
+    figure = Figure(figsize=(11, 7.4))
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    for variant in surrogate.VARIANTS:
+        f = surrogate.correct_roots(BETA, surrogate.CLASSES, variant)
+        g = surrogate.wrong_roots(BETA, surrogate.CLASSES, variant)
+        rows = (
+            (f.f_plus, g.g_plus, g.psi_plus),
+            (f.f_minus, g.g_minus, g.psi_minus),
+        )
+        for row, values in zip(panels, rows, strict=True):
+            for axes, value in zip(row, values, strict=True):
+                shown = np.where(np.abs(BETA - value) < LIMIT, BETA - value, np.nan)
+                axes.plot(
+                    BETA,
+                    shown,
+                    color=COLOURS[variant],
+                    linestyle=":" if variant == "printed" else "-",
+                    linewidth=2.2 if variant == "printed" else 1.3,
+                    zorder=3 if variant == "printed" else 2,
+                    label=TITLES[variant],
+                )
+    for row, sign in zip(panels, "₊₋", strict=True):
+        for axes, name in zip(row, "fgψ", strict=True):
+            axes.set_title(f"β - {name}{sign}")
+            axes.axhspan(0, LIMIT, color="#f0e9d2", zorder=0)
+            axes.axhline(0, color="#888888", linewidth=0.6)
+            for mark in thresholds().values():
+                axes.axvline(mark, color="#999999", linewidth=0.6, linestyle="--", zorder=1)
+            axes.set(xlim=(0, 12), ylim=(-LIMIT, LIMIT))
+    # Three thresholds lie within 0.9 of each other: their names go below one another.
+    for height, (label, mark) in zip((-19, -17, -15, -13), thresholds().items(), strict=True):
+        for axes in panels.flat:
+            axes.text(mark + 0.08, height, label, fontsize=7, color="#555555", zorder=4)
+    for axes in panels[1]:
+        axes.set_xlabel("β, largest logit")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("distance to the largest logit")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=3)
+    figure.subplots_adjust(left=0.06, right=0.99, top=0.91, bottom=0.2, hspace=0.17, wspace=0.06)
+    caption(figure, CAPTION, 165)
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the figure; takes no arguments."""
+    return save("figureC1", make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

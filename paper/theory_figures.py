@@ -1,0 +1,86 @@
+"""What the figures of Appendix C share: colours, thresholds, caption and saving."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from repro import paths
+from repro.theory.surrogate import CLASSES, Variant, threshold
+
+COLOURS: dict[Variant, str] = {
+    "printed": "#0072b2",
+    "flip": "#d55e00",
+    "corrected": "#222222",
+}
+TITLES: dict[Variant, str] = {
+    "printed": "as printed",
+    "flip": "flip: printed, g₊ without its minus",
+    "corrected": "corrected: solves eq. (3)",
+}
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "pdf.fonttype": 42,
+}
+
+
+def thresholds() -> dict[str, float]:
+    """Return the marked values of β for ten classes, by label."""
+    return {
+        "ln 7": float(np.log(7)),
+        "ln 9": float(np.log(9)),
+        "2.779": threshold(CLASSES, "printed", "-"),
+        "3.496": threshold(CLASSES, "flip"),
+    }
+
+
+def grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return β✓ in (0.1, 10) and β✗ in (3.5, 10), the axes of figures C.2 and C.3."""
+    return np.linspace(0.1, 10, 100), np.linspace(3.5, 10, 66)
+
+
+def surface(
+    axes: Any, values: NDArray[np.float64], norm: mpl.colors.Normalize, levels: list[float]
+) -> Any:
+    """Draw values over the grid, shape (β✓, β✗), with level lines; grey where there are none."""
+    b1, b2 = grid()
+    axes.set_facecolor("#dddddd")
+    shown = axes.pcolormesh(b1, b2, values.T, norm=norm, cmap="viridis", rasterized=True)
+    present = [x for x in levels if np.nanmin(values) < x < np.nanmax(values)]
+    if present:
+        lines = axes.contour(b1, b2, values.T, levels=present, colors="white", linewidths=0.7)
+        axes.clabel(lines, fmt="%g", fontsize=7)
+    axes.set(xlim=(b1[0], b1[-1]), ylim=(b2[0], b2[-1]))
+    return shown
+
+
+def caption(figure: Figure, text: str, width: int = 150) -> None:
+    """Write a wrapped caption below the panels."""
+    figure.text(0.01, 0.005, textwrap.fill(text, width), va="bottom", ha="left", fontsize=8)
+
+
+def main(name: str, make: Callable[[], Figure]) -> int:
+    """Make a figure and write it as PDF and PNG to the build folder."""
+    with mpl.rc_context(STYLE):
+        figure = make()
+        for suffix in (".pdf", ".png"):
+            path = paths.build() / "figures" / f"{name}{suffix}"
+            with paths.atomic(path) as temporary:
+                # The date would make every PDF a different file.
+                metadata = {"CreationDate": None} if suffix == ".pdf" else None
+                figure.savefig(temporary, metadata=metadata)
+            print(path)
+    return 0
