@@ -5,13 +5,18 @@ PYTHON ?= python3
 READER := .venv/reader
 FULL := .venv/full
 
-.PHONY: help table1 table2 table3 tables validate test bench kill check lock clean
+.PHONY: help table1 table2 table3 tables figureC1 figureC2 figureC3 figures validate test bench kill check lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 table1 table2 table3: $(READER)/done ## Print a table from the stored datasets
 	@$(READER)/bin/python -m paper.$@
+
+figureC1 figureC2 figureC3: $(READER)/done ## Draw a figure into build/figures
+	@$(READER)/bin/python -m paper.$@
+
+figures: figureC1 figureC2 figureC3 ## Draw all figures
 
 tables: table1 table2 table3 ## Print all tables
 

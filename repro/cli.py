@@ -10,6 +10,7 @@ from pathlib import Path
 
 from repro import paths, recipes, store
 from repro.errors import ReproError
+from repro.theory_command import add_theory_command
 
 DESCRIPTION = """\
 Reproduce 'Understanding the Logit Distributions of Adversarially-Trained Deep Neural
@@ -110,6 +111,8 @@ def build_parser() -> argparse.ArgumentParser:
     validate.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
 
     add("list", "List the stored datasets.", _list)
+
+    add_theory_command(commands, parents=[common])
 
     show = add("show", "Show what a dataset holds and where it came from.", _show)
     show.add_argument("path", type=Path, metavar="PATH")

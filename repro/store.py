@@ -68,6 +68,14 @@ KINDS: dict[str, dict[str, Variable]] = {
             ("epoch",), "m", "accuracy under PGD, validation images"
         ),
     },
+    "theory": {
+        f"{name}_margin": Variable(("eps", "sample"), "f", f"label's logit minus {other}")
+        for name, other in (
+            ("hard", "the largest other"),
+            ("soft", "the log-sum-exp of the others"),
+            ("mean", "the mean of the others"),
+        )
+    },
 }
 """Variables of each kind of dataset; kinds of number as numpy's, ``m`` a float or missing."""
 

@@ -16,18 +16,6 @@ from repro.theory.surrogate import Array, threshold
 STEPS = "theory"
 """Kind of the datasets of gradient steps that `repro.gradient_step` writes."""
 
-store.KINDS.setdefault(
-    STEPS,
-    {
-        name: store.Variable(("eps", "sample"), "f", f"label's logit minus {other}")
-        for name, other in (
-            ("hard_margin", "the largest other"),
-            ("soft_margin", "the log-sum-exp of the others"),
-            ("mean_margin", "the mean of the others"),
-        )
-    },
-)
-
 EXPLAINED_AT_LEAST = 0.25
 """R² below which a change of the gap counts as neither linear nor quadratic in the gap."""
 
