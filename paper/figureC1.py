@@ -15,14 +15,17 @@ from repro.theory import surrogate
 BETA = np.linspace(0.01, 12, 1200)
 LIMIT = 20.0
 
+MARKS = thresholds()
 CAPTION = (
-    "Constraints on β for N = 10 (paper: figure C.1, whose axes and variant are not stated). A "
-    "surrogate is admissible where β exceeds all its other logits (shaded). As printed, g₊ is "
-    "admissible from its pole at ln 9 on; β > 3.5 appears only if g₊ loses its minus (flip, 3.496; "
-    "another misreading gives 3.505), and 2.779 belongs to the printed g₋. The corrected f± end at "
-    f"ln 18 = 2.890. Values beyond ±{LIMIT:g}, as near the poles, are masked. None of "
-    "this concerns the exact cross-entropy, which has no stationary point on S; of the corrected "
-    "points in S, only f₊ below ln 9 is a minimum of eq. (3)."
+    f"Constraints on β for N = {surrogate.CLASSES} (paper: figure C.1, whose axes and variant are "
+    "not stated). A surrogate is admissible where β exceeds all its other logits (shaded). As "
+    "printed, g₊ is admissible from its pole at ln 9 on; β > 3.5 appears only if g₊ loses its "
+    f"minus (flip, {MARKS['flip g₊']:.3f}; another misreading gives "
+    f"{surrogate.other_threshold(surrogate.CLASSES):.3f}), and {MARKS['printed g₋']:.3f} belongs "
+    f"to the printed g₋. The corrected f₊ and f₋ end at ln 18 = {np.log(18):.3f}. Values beyond "
+    f"{LIMIT:g}, as near the poles, are masked. None of this concerns the exact cross-entropy, "
+    "which has no stationary point on S; of the corrected points in S, only f₊ below ln 9 is a "
+    "minimum of eq. (3)."
 )
 
 
@@ -54,13 +57,15 @@ def make() -> Figure:
             axes.set_title(f"β - {name}{sign}")
             axes.axhspan(0, LIMIT, color="#f0e9d2", zorder=0)
             axes.axhline(0, color="#888888", linewidth=0.6)
-            for mark in thresholds().values():
+            for mark in MARKS.values():
                 axes.axvline(mark, color="#999999", linewidth=0.6, linestyle="--", zorder=1)
             axes.set(xlim=(0, 12), ylim=(-LIMIT, LIMIT))
     # Three thresholds lie within 0.9 of each other: their names go below one another.
-    for height, (label, mark) in zip((-19, -17, -15, -13), thresholds().items(), strict=True):
+    for height, (label, mark) in zip((-19, -17, -15, -13), MARKS.items(), strict=True):
+        text = label if label.startswith("ln") else f"{mark:.3f}"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         for axes in panels.flat:
-            axes.text(mark + 0.08, height, label, fontsize=7, color="#555555", zorder=4)
+            axes.text(mark + 0.12, height, text, fontsize=7, color="#555555", zorder=4, bbox=box)
     for axes in panels[1]:
         axes.set_xlabel("β, largest logit")
     for axes in panels[:, 0]:

@@ -42,8 +42,8 @@ def thresholds() -> dict[str, float]:
     return {
         "ln 7": float(np.log(7)),
         "ln 9": float(np.log(9)),
-        "2.779": threshold(CLASSES, "printed", "-"),
-        "3.496": threshold(CLASSES, "flip"),
+        "printed g₋": threshold(CLASSES, "printed", "-"),
+        "flip g₊": threshold(CLASSES, "flip"),
     }
 
 
