@@ -104,7 +104,7 @@ def test_figure_is_written_twice(module, monkeypatch, tmp_path):
 
 def test_marked_thresholds():
     marks = theory_figures.thresholds()
-    assert marks["2.779"] == pytest.approx(2.779, abs=5e-4)
-    assert marks["3.496"] == pytest.approx(3.496, abs=5e-4)
+    assert marks["printed g₋"] == pytest.approx(2.779, abs=5e-4)
+    assert marks["flip g₊"] == pytest.approx(3.496, abs=5e-4)
     assert f"{np.log(18):.3f}" in figureC1.CAPTION
     assert f"{surrogate.other_threshold(10):.3f}" in figureC1.CAPTION
