@@ -16,7 +16,7 @@ from torch import Tensor
 from repro import paths
 from repro.errors import ReproError, brief
 from repro.network import ResNet18
-from repro.recipes import Recipe
+from repro.recipes import Recipe, parse
 
 
 @dataclass
@@ -78,6 +78,11 @@ class Checkpoint:
                 f"{path}: expected a checkpoint of this package, got something else "
                 f"({brief(error)}); likely truncated or damaged"
             ) from error
+
+    @property
+    def run(self) -> str:
+        """Name of the run, the stem of its files."""
+        return parse(self.recipe).run(self.seed)
 
     @property
     def weights_sha256(self) -> str:

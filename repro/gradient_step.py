@@ -18,7 +18,7 @@ from repro.augment import to_float
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
 from repro.network import frozen
-from repro.record import attributes, run_of
+from repro.record import attributes
 from repro.theory.networks import STEPS, margins
 
 EPS = (0.001, 0.01, 0.1)
@@ -100,7 +100,7 @@ def record(checkpoint: Path, samples: int = SAMPLES) -> Path:
         If the checkpoint or the images cannot be had.
     """
     saved = Checkpoint.load(checkpoint)
-    run = run_of(saved)
+    run = saved.run
     test = images.load(saved.recipe["dataset"], "test")
     test = test.take(np.arange(min(samples, len(test))))
     model = frozen(saved.model(len(test.classes)))

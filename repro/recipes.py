@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,16 @@ class Recipe:
     def run(self, seed: int) -> str:
         """Return the name of the run of this recipe with `seed`, the stem of its files."""
         return f"{self.dataset}-{self.scale}-{self.name}-seed{seed}"
+
+
+def parse(plain: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that was stored as plain data."""
+    fields = dict(plain)
+    if fields["pgd"] is not None:
+        fields["pgd"] = PGD(**fields["pgd"])
+    if fields["distillation"] is not None:
+        fields["distillation"] = Distillation(**fields["distillation"])
+    return Recipe(**fields | {"milestones": tuple(fields["milestones"])})
 
 
 SCALES: dict[str, dict[str, Any]] = {

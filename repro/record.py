@@ -21,7 +21,7 @@ from repro.augment import Epoch, crop_and_flip, to_float
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
 from repro.images import ImageSet
-from repro.recipes import Recipe
+from repro.recipes import Recipe, parse
 from repro.training import Machine
 
 CHUNK = {"cpu": 500, "cuda": 5000}
@@ -30,36 +30,23 @@ CHUNK = {"cpu": 500, "cuda": 5000}
 
 def attributes(checkpoint: Checkpoint, kind: str, data: ImageSet) -> dict[str, Any]:
     """Return what every dataset made from `checkpoint` says of its origin."""
-    recipe = checkpoint.recipe
+    recipe = parse(checkpoint.recipe)
     return {
         "kind": kind,
-        "run": run_of(checkpoint),
-        "method": method_of(recipe),
-        "dataset": recipe["dataset"],
+        "run": checkpoint.run,
+        "method": recipe.method,
+        "dataset": recipe.dataset,
         "data_sha256": data.sha256,
-        "recipe": json.dumps(recipe, sort_keys=True),
+        "recipe": recipe.to_json(),
         "recipe_hash": checkpoint.recipe_hash,
         "seed": checkpoint.seed,
-        "scale": recipe["scale"],
+        "scale": recipe.scale,
         "checkpoint_epoch": checkpoint.epoch,
         "checkpoint_sha256": checkpoint.weights_sha256,
         "training": json.dumps(checkpoint.settings),
         "seconds_training": sum(entry["seconds"] for entry in checkpoint.log),
         **store.provenance(),
     }
-
-
-def run_of(checkpoint: Checkpoint) -> str:
-    """Return the name of the run a checkpoint belongs to."""
-    r = checkpoint.recipe
-    return f"{r['dataset']}-{r['scale']}-{r['name']}-seed{checkpoint.seed}"
-
-
-def method_of(recipe: dict[str, Any]) -> str:
-    """Return the training method of a recipe given as plain data."""
-    if recipe["distillation"] is not None:
-        return "distillation"
-    return "standard" if recipe["pgd"] is None else "adversarial"
 
 
 def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
@@ -99,7 +86,7 @@ def attack(
         total=len(data),
         initial=partial.count,
         unit="img",
-        desc=f"{run_of(checkpoint)} {settings.engine}",
+        desc=f"{checkpoint.run} {settings.engine}",
         disable=None,
     ) as bar:
         while partial.count < len(data):
@@ -146,7 +133,7 @@ class _Partial:
     def __init__(self, checkpoint: Checkpoint, data: ImageSet, settings: Evaluation) -> None:
         wanted = f"{checkpoint.weights_sha256} {data.sha256} {len(data)} {settings}"
         self.key = wanted
-        name = f"{run_of(checkpoint)}-{settings.engine}.npz"
+        name = f"{checkpoint.run}-{settings.engine}.npz"
         self.path = paths.cache() / "attacks" / name
         classes, attacks = len(data.classes), len(settings.attacks)
         self.logits = np.empty((0, classes), np.float32)
@@ -234,7 +221,7 @@ def targets(
     if saved_passes is not None:
         total, done = saved_passes["total"], int(saved_passes["done"])
         seconds = float(saved_passes["seconds"])
-    name = run_of(checkpoint)
+    name = checkpoint.run
     with tqdm(
         total=passes * len(data),
         initial=done * len(data),
@@ -281,14 +268,14 @@ def targets(
 
 def targets_file(checkpoint: Checkpoint, passes: int) -> Path:
     """Path, in the cache, of the averaged logits of a teacher."""
-    name = f"{run_of(checkpoint)}-epoch{checkpoint.epoch}-passes{passes}.nc"
+    name = f"{checkpoint.run}-epoch{checkpoint.epoch}-passes{passes}.nc"
     return paths.cache() / "targets" / name
 
 
 def _same_weights(saved: xr.Dataset, checkpoint: Checkpoint, path: Path) -> None:
     if saved.attrs["checkpoint_sha256"] != checkpoint.weights_sha256:
         raise ReproError(
-            f"{path}: made from other weights than those of {run_of(checkpoint)}; likely the "
+            f"{path}: made from other weights than those of {checkpoint.run}; likely the "
             "teacher was trained again: delete the file"
         )
 

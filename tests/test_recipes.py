@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from repro import recipes
+from repro.errors import ReproError
+
+
+@pytest.mark.parametrize("scale", recipes.SCALES)
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_recipes_survive_storing(name, scale):
+    recipe = recipes.recipe(name, scale)
+    again = recipes.parse(json.loads(recipe.to_json()))
+    assert again == recipe
+    assert again.hash == recipe.hash
+
+
+def test_hashes_tell_recipes_apart():
+    made = [recipes.recipe(name, scale) for name in recipes.NAMES for scale in recipes.SCALES]
+    assert len({recipe.hash for recipe in made}) == len(made)
+
+
+def test_the_paper_scale_is_the_papers():
+    for name in recipes.NAMES:
+        recipe = recipes.recipe(name, "paper")
+        assert (recipe.width, recipe.epochs, recipe.batch_size) == (64, 200, 128)
+        assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.1, 0.9, 2e-4)
+        if recipe.distillation is not None:
+            assert recipe.distillation.epoch == 40
+    attack = recipes.recipe("at", "paper").pgd
+    assert attack is not None
+    assert (attack.eps, attack.step, attack.steps) == (8 / 255, 2 / 255, 10)
+
+
+def test_methods_and_teachers():
+    methods = {name: recipes.recipe(name).method for name in recipes.NAMES}
+    assert methods["st"] == "standard"
+    assert methods["at"] == "adversarial"
+    assert {methods[n] for n in recipes.NAMES if n not in ("st", "at")} == {"distillation"}
+    assert recipes.recipe("hybrid").teachers == ("at", "st")
+    assert recipes.recipe("st").teachers == ()
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ReproError, match="unknown recipe 'fix-2': expected one of st, at"):
+        recipes.recipe("fix-2")
+    with pytest.raises(ReproError, match="unknown scale 'huge': expected one of paper, small"):
+        recipes.recipe("st", "huge")
