@@ -83,14 +83,6 @@ class Recipe:
             return "distillation"
         return "standard" if self.pgd is None else "adversarial"
 
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """Names of the recipes that must be trained first."""
-        if self.distillation is None:
-            return ()
-        needed = (self.distillation.teacher, self.distillation.partner)
-        return tuple(name for name in needed if name is not None)
-
     def to_json(self) -> str:
         """Return the recipe as JSON with sorted keys."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

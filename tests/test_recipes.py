@@ -32,13 +32,11 @@ def test_the_paper_scale_is_the_papers():
     assert (attack.eps, attack.step, attack.steps) == (8 / 255, 2 / 255, 10)
 
 
-def test_methods_and_teachers():
+def test_methods():
     methods = {name: recipes.recipe(name).method for name in recipes.NAMES}
     assert methods["st"] == "standard"
     assert methods["at"] == "adversarial"
     assert {methods[n] for n in recipes.NAMES if n not in ("st", "at")} == {"distillation"}
-    assert recipes.recipe("hybrid").teachers == ("at", "st")
-    assert recipes.recipe("st").teachers == ()
 
 
 def test_unknown_names_list_the_known():
