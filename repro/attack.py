@@ -348,6 +348,7 @@ def evaluate(
         True classes; and the numbers that key each sample's random draws.
     settings : Evaluation
     """
+    index = index.to(images.device)
     natural = model(images)
     strongest, strongest_logits = images.clone(), natural.clone()
     correct = natural.argmax(1) == labels
