@@ -81,6 +81,6 @@ def main(name: str, make: Callable[[], Figure]) -> int:
             with paths.atomic(path) as temporary:
                 # The date would make every PDF a different file.
                 metadata = {"CreationDate": None} if suffix == ".pdf" else None
-                figure.savefig(temporary, metadata=metadata)
+                figure.savefig(temporary, format=suffix[1:], metadata=metadata)
             print(path)
     return 0

@@ -210,8 +210,8 @@ def fetch(spec: Spec, folder: Path | None = None) -> dict[str, Arrays]:
         arrays: dict[str, Any] = {}
         for part, (images, labels) in parts.items():
             arrays |= {f"{part}_images": images, f"{part}_labels": labels}
-        with paths.atomic(cached) as temporary:
-            np.savez(temporary, **arrays)
+        with paths.atomic(cached) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
         return parts
     raise ReproError(
         f"{spec.name} could not be had from any source ({'; '.join(faults)}); "

@@ -38,10 +38,11 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there only if the block succeeds.
 
     The bytes are on disk before the rename, so a reader, or the next start after a
-    crash, sees the old file or the new one and never a part.
+    crash, sees the old file or the new one and never a part. What a killed process leaves
+    behind ends in ``.part``, so that no pattern takes it for a result.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

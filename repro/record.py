@@ -160,9 +160,9 @@ class _Partial:
         self.adversarial_logits = np.concatenate([self.adversarial_logits, adversarial_logits])
         self.robust = np.concatenate([self.robust, robust], axis=1)
         self.seconds += seconds
-        with paths.atomic(self.path) as temporary:
+        with paths.atomic(self.path) as temporary, temporary.open("wb") as file:
             np.savez(
-                temporary,
+                file,
                 key=np.array(self.key),
                 logits=self.logits,
                 adversarial=self.adversarial_logits,
@@ -240,9 +240,9 @@ def targets(
                 total[index.cpu().numpy()] += logits.double().cpu().numpy()
                 bar.update(len(index))
             seconds += time.monotonic() - began
-            with paths.atomic(partial) as temporary:
+            with paths.atomic(partial) as temporary, temporary.open("wb") as file:
                 np.savez(
-                    temporary,
+                    file,
                     key=np.array(checkpoint.weights_sha256),
                     total=total,
                     done=number + 1,

@@ -1,9 +1,9 @@
-"""Kill the pipeline with SIGKILL at random moments and inside writes; compare every bit.
+"""Kill the pipeline with SIGKILL while it trains, makes targets, attacks and writes.
 
-``python -m tests.kill`` runs everything behind Table 2 on the toy set twice: once left
-alone, and once killed 20 times at random moments and 10 times between writing a file and
-moving it into place, each time resumed. Logits, verdicts, logs and weights must be the
-same bit for bit, no file may be damaged, and no temporary file may count as a result.
+``python -m tests.kill`` runs everything behind Table 2 on the toy set: once left alone, and
+again in other folders, killed over and over and resumed until it is done. Each kill falls at
+a random moment during a random stage. Logits, verdicts, logs and weights must be the same
+bit for bit, no file may be damaged, and nothing half-written may count as a result.
 """
 
 from __future__ import annotations
@@ -16,128 +16,133 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from repro import checkpoints, cli, paths, store
+from repro import attack, checkpoints, cli, paths, record, store, training
 from tests import toy
 
 COMMAND = ["run", "table2", "--seed", "0", "--threads", "1", "--save-every", "0"]
 
+STAGES = {"training": 12, "targets": 12, "attacking": 60, "writing": 12}
+"""Where kills fall, and the largest number of steps of that stage to let pass before."""
 
-def child(kill_in_write: int) -> int:
-    """Run the pipeline, killing ourselves inside the write of this number, if positive."""
+
+def child(stage: str, steps: int, delay: float) -> int:
+    """Run the pipeline; once `stage` has made so many steps, wait a moment, then die."""
     toy.install()
-    atomic, count = paths.atomic, 0
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if done == steps:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    def counted(function: Callable) -> Callable:
+        def call(*arguments, **settings):
+            count()
+            return function(*arguments, **settings)
+
+        return call
+
+    atomic = paths.atomic
 
     @contextmanager
-    def deadly(path: Path):
-        nonlocal count
+    def slow_atomic(path: Path):
         with atomic(path) as temporary:
             yield temporary
-            count += 1
-            if count == kill_in_write:
-                os.kill(os.getpid(), signal.SIGKILL)
+            count()
+            if done == steps:
+                time.sleep(2 * delay)  # so that death comes between writing and renaming
 
-    paths.atomic = deadly
+    if stage == "training":
+        training._Run.one_step = counted(training._Run.one_step)
+    elif stage == "targets":
+        record.crop_and_flip = counted(record.crop_and_flip)
+    elif stage == "attacking":
+        attack._ascend = counted(attack._ascend)
+    elif stage == "writing":
+        paths.atomic = slow_atomic
     return cli.main([*COMMAND, "--images", os.environ["TOY_SHEETS"]])
 
 
-def start(world: Path, kill_in_write: int = 0) -> subprocess.Popen[str]:
-    """Start a child in a world of its own."""
+def run(world: Path, stage: str = "none", steps: int = 0, delay: float = 0.0) -> int:
+    """Run a child in a world of its own and return its exit code, -9 if killed."""
     folders = {f"REPRO_{name.upper()}": str(world / name) for name in ("data", "cache", "build")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.kill", "--child", str(kill_in_write)],
-        cwd=paths.ROOT, env=os.environ | folders,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kill", "--child", stage, str(steps), str(delay)],
+        cwd=paths.ROOT, env=os.environ | folders, capture_output=True, text=True,
     )  # fmt: skip
+    if done.returncode not in (0, -signal.SIGKILL):
+        raise SystemExit(done.stderr)
+    return done.returncode
 
 
-def stage(world: Path) -> str:
-    """Say what the run was doing, from the file it touched last."""
-    files = [p for p in world.rglob("*") if p.is_file()]
-    if not files:
-        return "nothing yet"
-    newest = max(files, key=lambda p: p.stat().st_mtime_ns)
-    kind = newest.relative_to(world).parts[1]
-    return {"runs": "training", "targets": "targets", "attacks": "attacking"}.get(kind, "storing")
-
-
-def results(world: Path) -> dict[str, np.ndarray]:
+def results(world: Path) -> dict[str, bytes]:
     """Return every stored number that does not measure time."""
     found = {}
     for file in sorted((world / "data").rglob("*.nc")):
         for name, variable in store.open_dataset(file).variables.items():
             if name != "seconds":
-                found[f"{file.name} {name}"] = variable.values
+                found[f"{file.name} {name}"] = np.asarray(variable.values).tobytes()
     for file in sorted((world / "data").rglob("*.safetensors")):
         for name, tensor in checkpoints.Checkpoint.load(file).tensors.items():
-            found[f"{file.name} {name}"] = tensor.numpy()
+            found[f"{file.name} {name}"] = tensor.numpy().tobytes()
     return found
+
+
+def differences(reference: dict[str, bytes], computed: dict[str, bytes]) -> list[str]:
+    """Return the names of the arrays that differ or are in one only."""
+    names = reference.keys() | computed.keys()
+    return sorted(name for name in names if reference.get(name) != computed.get(name))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison and print what was found; exit code 0 if nothing differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="at random moments")
-    parser.add_argument("--writes", type=int, default=10, help="inside a write")
+    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     if parsed.child is not None:
-        return child(parsed.child)
+        stage, steps, delay = parsed.child
+        return child(stage, int(steps), float(delay))
     draws = random.Random(parsed.seed)
+    kills: collections.Counter[str] = collections.Counter()
+    faults: list[str] = []
+    worlds = 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TOY_SHEETS"] = str(Path(folder) / "sheets")
         toy.write_sheets(Path(folder) / "sheets")
-        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        began = time.monotonic()
-        process = start(whole)
-        if process.wait() != 0:
-            print(process.stderr.read())
-            return 1
-        duration = time.monotonic() - began
-        plan = ["moment"] * parsed.kills + ["write"] * parsed.writes
-        draws.shuffle(plan)
-        stages: collections.Counter[str] = collections.Counter()
-        for how in plan:
-            inside = draws.randint(1, 12) if how == "write" else 0
-            process = start(killed, inside)
-            try:
-                limit = draws.uniform(0.1, 0.22) * duration if how == "moment" else None
-                process.wait(limit)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.returncode == -signal.SIGKILL:
-                stages[f"writing ({stage(killed)})" if inside else stage(killed)] += 1
-            elif process.returncode:
-                print(process.stderr.read())
-                return 1
-        process = start(killed)
-        if process.wait() != 0:
-            print(process.stderr.read())
-            return 1
-        reference, computed = results(whole), results(killed)
-        different = [
-            name
-            for name in reference.keys() | computed.keys()
-            if name not in reference
-            or name not in computed
-            or reference[name].tobytes() != computed[name].tobytes()
-        ]
-        faults = [f for p in (killed / "data").rglob("*.nc") for f in store.validate(p)]
-    print(f"{sum(stages.values())} kills: {dict(stages.most_common())}")
+        run(Path(folder) / "whole")
+        reference = results(Path(folder) / "whole")
+        while kills.total() < parsed.kills:
+            world = Path(folder) / f"killed-{worlds}"
+            worlds += 1
+            while kills.total() < parsed.kills:
+                stage = draws.choice(list(STAGES))
+                steps, delay = draws.randint(1, STAGES[stage]), draws.uniform(0, 0.05)
+                if run(world, stage, steps, delay) == 0:
+                    break
+                kills[stage] += 1
+                print(f"kill {kills.total()}: {stage}, step {steps} + {1000 * delay:.0f} ms")
+            run(world)
+            faults += differences(reference, results(world))
+            for file in (world / "data").rglob("*.nc"):
+                faults += [f"{file}: {fault}" for fault in store.validate(file)]
     print(
-        f"{len(reference)} stored arrays compared, {len(different)} differ; {len(faults)} faults; "
-        f"a run left alone took {duration:.0f} s"
+        f"{kills.total()} kills ({', '.join(f'{n} {stage}' for stage, n in kills.items())}) of "
+        f"{worlds} runs: {len(reference)} stored arrays each, {len(faults)} differ or are damaged"
     )
-    for line in [*different, *faults]:
+    for line in faults:
         print(f"  {line}")
-    return 1 if different or faults else 0
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -176,3 +176,13 @@ def test_atomic_leaves_nothing_behind_on_error(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_leaves_behind_is_no_result(data):
+    path = data / "logits" / "toy.nc"
+    store.write(dataset(), path)
+    with paths.atomic(path) as temporary:
+        assert store.runs("logits").keys() == {"toy"}
+        assert list(data.rglob("*.nc")) == [path]
+        temporary.write_bytes(path.read_bytes())
+    assert store.validate(path) == []
