@@ -24,12 +24,7 @@ def make() -> tables.Table:
                 rows.append((paper["label"], scale, f"{paper['hours']:.2f}", "-", "0", "-"))
                 continue
             hours = np.array([log["seconds"].values.sum() / 3600 for log in logs])
-            images = np.mean(
-                [
-                    45_000 * log.sizes["epoch"] / (3600 * h)
-                    for log, h in zip(logs, hours, strict=True)
-                ]
-            )
+            images = sum(log.attrs["training_images"] * log.sizes["epoch"] for log in logs)
             rows.append(
                 (
                     paper["label"],
@@ -42,7 +37,8 @@ def make() -> tables.Table:
             )
             for log in logs:
                 how = json.loads(log.attrs["training"])
-                settings[f"{how['device']}, {how['precision']}, {how['threads']} threads"] = None
+                text = f"{how['device']}, {how['precision']}, threads: {how['threads']}"
+                settings[text] = None
         notes.append(f"Scale {scale}: {'; '.join(settings)}.")
     header = ("training", "scale", "paper", "ours", "runs", "images/s")
     return tables.Table("table3", "Table 3: training time on CIFAR-10", header, rows, notes)

@@ -41,6 +41,8 @@ def test_table_3_is_the_sum_of_the_epochs():
     mean, spread = statistics.mean_and_sd(hours)
     row = next(row for row in made.rows if row[0] == "Adversarial" and row[1] == "small")
     assert row[3:5] == (f"{mean:.2f} ± {spread:.2f}", str(len(logs)))
+    images = sum(45_000 * log.sizes["epoch"] for log in logs.values())
+    assert float(row[5].replace(",", "")) == pytest.approx(images / hours.sum() / 3600, abs=0.5)
 
 
 @pytest.mark.parametrize(
