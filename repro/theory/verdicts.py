@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
 from repro.theory import landscape, response, surrogate
-from repro.theory.networks import MISSING_LOGITS, MISSING_STEPS, Studies
+from repro.theory.networks import MISSING_LOGITS, MISSING_STEPS, LogitStudy, StepStudy, Studies
 from repro.theory.response import ERROR, SENSITIVITIES
 from repro.theory.surrogate import CLASSES, Array, Variant
 
@@ -177,8 +177,13 @@ def _quadratic(studies: Studies) -> Verdict:
         else "fails"
         if not quadratic
         else "holds in part",
-        exponents,
+        _at_scale(studies.steps) + exponents,
     )
+
+
+def _at_scale(studies: Sequence[LogitStudy] | Sequence[StepStudy]) -> str:
+    """Say what the verdict rests on: a network of another scale may give another one."""
+    return f"at scale {' and '.join(sorted({study.scale for study in studies}))}: "
 
 
 def _mean(studies: Studies) -> Verdict:
@@ -189,7 +194,8 @@ def _mean(studies: Studies) -> Verdict:
     return Verdict(
         "C-mean",
         "holds" if all(close) else "holds in part" if any(close) else "fails",
-        "mean largest logit: " + ", ".join(f"{s.run} {s.largest:.2f}" for s in found),
+        f"{_at_scale(found)}mean largest logit: "
+        + ", ".join(f"{s.run} {s.largest:.2f}" for s in found),
     )
 
 
@@ -200,7 +206,8 @@ def _assumption(studies: Studies) -> Verdict:
     return Verdict(
         "C-assumption",
         "holds" if all(holding) else "holds in part" if any(holding) else "fails",
-        "median ‖z-βφ‖⁴/β⁴: " + ", ".join(f"{s.run} {s.ratio[1]:.2g}" for s in studies.logits),
+        f"{_at_scale(studies.logits)}median ‖z-βφ‖⁴/β⁴: "
+        + ", ".join(f"{s.run} {s.ratio[1]:.2g}" for s in studies.logits),
     )
 
 
