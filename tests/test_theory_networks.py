@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from repro import paths, store
+from repro import paths, recipes, store
 from repro.theory import networks
 
 
@@ -180,10 +180,7 @@ def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
         "0",
     )
     monkeypatch.setattr(gradient_step.images, "load", lambda *_: test)
-    recipe = {
-        "name": "st", "scale": "small", "dataset": "cifar10", "width": 8,
-        "distillation": None, "pgd": None,
-    }  # fmt: skip
+    recipe = json.loads(recipes.recipe("st").to_json())
     state = {f"model.{k}": v for k, v in ResNet18(10, 8).state_dict().items()}
     file = paths.data() / "checkpoints" / "cifar10-small-st-seed7.safetensors"
     file.parent.mkdir()
