@@ -53,9 +53,12 @@ def recipe():
     return recipes.recipe("st")
 
 
-@pytest.mark.benchmark(group=f"training, {STEPS} steps of 128 images")
+@pytest.mark.benchmark
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("loop", ["repro", "plain"])
-def test_standard_training(benchmark, recipe, loop, toy_world, toy_sheets, monkeypatch):
+def test_standard_training(benchmark, recipe, loop, threads, monkeypatch):
+    benchmark.group = f"training at width {recipe.width}, {STEPS} steps of 128, {threads} threads"
+    torch.set_num_threads(threads)
     pixels, labels = toy.arrays(300, 5)
     monkeypatch.setattr(
         image_files,
@@ -83,4 +86,5 @@ def test_standard_training(benchmark, recipe, loop, toy_world, toy_sheets, monke
 
     benchmark.pedantic(steps, rounds=5, warmup_rounds=1)
     benchmark.extra_info["images/s"] = round(STEPS * 128 / benchmark.stats["median"])
-    print(f"\n{loop}: {benchmark.extra_info}")
+    print(f"\n{loop}, {threads} threads: {benchmark.extra_info}")
+    torch.set_num_threads(2)
