@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from repro import paths, recipes, store
-from repro.errors import ReproError
+from repro.errors import ReproError, not_installed
 from repro.theory_command import add_theory_command
 
 DESCRIPTION = """\
@@ -185,10 +185,7 @@ def _options(parsed: argparse.Namespace):  # type: ignore[no-untyped-def]
         from repro import pipeline
         from repro.training import Machine
     except ImportError as error:
-        raise ReproError(
-            f"this command needs {error.name}, which is not installed; "
-            "install the extra 'train': pip install '.[train]'"
-        ) from error
+        raise not_installed(error) from error
     if parsed.threads is not None:
         torch.set_num_threads(parsed.threads)
     machine = Machine(parsed.device, parsed.precision).resolve()

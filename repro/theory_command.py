@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from repro.errors import ReproError
+from repro.errors import ReproError, not_installed
 from repro.theory import surrogate
 
 COLUMNS = ("beta", "f_plus", "f_minus", "g_plus", "psi_plus", "g_minus", "psi_minus")
@@ -94,10 +94,7 @@ def step(arguments: argparse.Namespace) -> int:
     try:
         from repro.gradient_step import record_all
     except ImportError as error:
-        raise ReproError(
-            f"this command needs {error.name}, which is not installed; "
-            "install the extra 'train': pip install '.[train]'"
-        ) from error
+        raise not_installed(error) from error
 
     for path in record_all(arguments.run, arguments.samples):
         print(path)
