@@ -268,7 +268,7 @@ def _list(parsed: argparse.Namespace) -> int:
         raise ReproError(f"{paths.data()}: no datasets; make some with 'repro run table2'")
     for file in files:
         dataset = store.open_dataset(file)
-        sizes = ", ".join(f"{count:,} {dim}s" for dim, count in dataset.sizes.items())
+        sizes = ", ".join(f"{dim} {count:,}" for dim, count in dataset.sizes.items())
         name = file.relative_to(paths.data()).as_posix()
         print(f"{name:58s} {dataset.attrs['created_at'][:10]}  {sizes}")
     return 0
