@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"repro: error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if parsed.debug:
             raise
