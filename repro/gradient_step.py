@@ -97,8 +97,10 @@ def record(checkpoint: Path, samples: int = SAMPLES) -> Path:
     Raises
     ------
     ReproError
-        If the checkpoint or the images cannot be had.
+        If there are no samples, or the checkpoint or the images cannot be had.
     """
+    if samples < 1:
+        raise ReproError(f"samples: expected at least 1, got {samples}")
     saved = Checkpoint.load(checkpoint)
     run = saved.run
     test = images.load(saved.recipe["dataset"], "test")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,14 +142,20 @@ def recorded(
 ) -> Path:
     """Return the path of the logit dataset of a run, making all that it needs.
 
-    The main evaluation, by our engine on all test images, is stored under the run's name;
-    any other under the run's name and the engine's in ``verification``.
+    The main evaluation, with the default settings on all test images, is stored under the
+    run's name; any other under the run's name and the engine's in ``verification``.
+
+    Raises
+    ------
+    ReproError
+        If what is stored there was evaluated with other settings or on other images.
     """
     settings = settings or Evaluation()
     path = store.path_of("logits", wanted.run(seed))
-    if settings.engine != "repro" or limit is not None:
+    if settings != Evaluation() or limit is not None:
         path = paths.data() / "verification" / f"{wanted.run(seed)}-{settings.engine}.nc"
     if _is_done(path, wanted):
+        _check_evaluation(path, wanted, settings, limit)
         return path
     checkpoint = trained(wanted, seed, options)
     data = image_files.load(wanted.dataset, "test", options.images)
@@ -157,6 +165,18 @@ def recorded(
     with store.registering(path):
         store.write(dataset, path)
     return path
+
+
+def _check_evaluation(path: Path, wanted: Recipe, settings: Evaluation, limit: int | None) -> None:
+    stored = store.open_dataset(path, "logits")
+    count = image_files.spec_of(wanted.dataset).count["test"]
+    expected = (dataclasses.asdict(settings), min(limit or count, count))
+    got = (json.loads(stored.attrs["evaluation"]), stored.sizes["sample"])
+    if got != expected:
+        raise ReproError(
+            f"{path}: expected an evaluation by {expected[0]} of {expected[1]:,} images, got "
+            f"{got[0]} of {got[1]:,}; move it away, or give another folder with --data"
+        )
 
 
 def _is_done(path: Path, wanted: Recipe) -> bool:

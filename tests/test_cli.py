@@ -110,6 +110,23 @@ def test_verification_engines_store_beside_the_main_results(world, toy_sheets, c
     assert "of 20 images" in capsys.readouterr().out
 
 
+def test_other_settings_never_pass_for_the_stored_ones(world, toy_sheets, capsys):
+    main = store.path_of("logits", "cifar10-small-st-seed0")
+    before = main.read_bytes()
+    images = ["--images", str(toy_sheets)]
+    assert cli.main(["attack", "st", "--eps", "4/255", "--iterations", "5", *images]) == 0
+    path = paths.data() / "verification" / "cifar10-small-st-seed0-repro.nc"
+    assert str(path) in capsys.readouterr().out
+    stored = json.loads(store.open_dataset(path).attrs["evaluation"])
+    assert (stored["eps"], stored["iterations"]) == (4 / 255, 5)
+    for other in (["--eps", "2/255", "--iterations", "5"], ["--limit", "10"]):
+        assert cli.main(["attack", "st", *other, *images]) == 1
+        printed = capsys.readouterr().err
+        assert "expected an evaluation by" in printed
+        assert len(printed.splitlines()) == 1
+    assert main.read_bytes() == before
+
+
 def test_list_and_show(world, capsys):
     assert cli.main(["list"]) == 0
     assert "logits/cifar10-small-hybrid-seed0.nc" in capsys.readouterr().out

@@ -195,6 +195,15 @@ def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
     assert all(fit.growing == 0 for fit in study.soft[:1])
 
 
+def test_no_samples_are_refused(torch, tmp_path):
+    from repro.errors import ReproError
+    from repro.gradient_step import record
+
+    for samples in (0, -3):
+        with pytest.raises(ReproError, match=f"expected at least 1, got {samples}"):
+            record(tmp_path / "none.safetensors", samples)
+
+
 def test_nothing_to_record(torch, monkeypatch, tmp_path):
     from repro.errors import ReproError
     from repro.gradient_step import record_all

@@ -19,11 +19,11 @@ D = 1 - a(N-3) and Z = exp(β) + N - 1. Logits have no unit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from repro.errors import ReproError
@@ -231,7 +231,7 @@ def threshold(classes: int, variant: Variant = "flip", sign: Literal["+", "-"] =
             f"β - g{sign} ({variant}, {classes} classes) has no zero above ln(N-1) = {low:.3f}; "
             "expected one for flip with +, printed with -"
         )
-    return float(brentq(excess, low, 20.0, xtol=1e-13))
+    return _zero(excess, low)
 
 
 def other_threshold(classes: int) -> float:
@@ -245,7 +245,14 @@ def other_threshold(classes: int) -> float:
         a, A, B, D, _ = _weights(beta, classes)
         return float(beta - B / A * (1 + np.sqrt(1 + 2 * a * A * D / B)))
 
-    return float(brentq(excess, np.log(classes - 1) + 1e-6, 20.0, xtol=1e-13))
+    return _zero(excess, float(np.log(classes - 1)) + 1e-6)
+
+
+def _zero(excess: Callable[[float], float], low: float) -> float:
+    """Return where `excess` changes sign between `low` and 20."""
+    from scipy.optimize import brentq  # a third of the start-up time of every command
+
+    return float(brentq(excess, low, 20.0, xtol=1e-13))
 
 
 def correct_logits(beta: float, f: float, classes: int) -> Array:
