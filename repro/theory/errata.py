@@ -225,8 +225,8 @@ def errata() -> list[Erratum]:
             "f± with root of 1 + 2a²A/B²",
             "not stationary: the bracket 1 + f/B + f²A/(2B²) is 1 + a²/B² there instead of 0; "
             "the roots are (B/A)[-1 ± √(2a(N-1) - 1)], real for β ≤ ln 2(N-1) only",
-            f"above β = ln 2(N-1), for N = {CLASSES} {np.log(2 * (CLASSES - 1)):.3f}, eq. (3) has no "
-            "stationary point at all for a correctly classified example",
+            f"above β = ln 2(N-1), for N = {CLASSES} {np.log(2 * (CLASSES - 1)):.3f}, eq. (3) has "
+            "no stationary point at all for a correctly classified example",
             f"{gradient}, β = 2.5",
             _correct_residual(2.5, "printed"),
             _correct_residual(2.5, "corrected"),
