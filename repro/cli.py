@@ -82,12 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_running(train)
 
     distill = add("distill", "Distil a student; its teachers are trained if need be.", _train)
-    students = [n for n in recipes.NAMES if recipes.recipe(n).method == "distillation"]
-    distill.add_argument("recipe", choices=students)
+    students = [n for n in recipes.NAMES if n not in ("st", "at")]
+    distill.add_argument("recipe", choices=students, metavar="RECIPE", help=", ".join(students))
     _add_running(distill)
 
     attack = add("attack", "Attack a trained network and store its logits.", _attack)
-    attack.add_argument("recipe", choices=recipes.NAMES)
+    attack.add_argument(
+        "recipe", choices=recipes.NAMES, metavar="RECIPE", help="as for train and distill"
+    )
     _add_running(attack)
     attack.add_argument(
         "--engine",
@@ -227,7 +229,7 @@ def _attack(parsed: argparse.Namespace) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    names = [n for wanted in parsed.recipes for n in recipes.PLANS.get(wanted, (wanted,))]
+    names = [n for wanted in parsed.recipes for n in recipes.plan(wanted, parsed.scale)]
     wanted = [recipes.recipe(name, parsed.scale) for name in dict.fromkeys(names)]
     pipeline, options = _options(parsed)
     for seed in parsed.seed:

@@ -113,7 +113,18 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 SEEDS = (0, 1, 2)
 
-_METHODS: dict[str, dict[str, Any]] = {
+SWEPT_K = tuple(range(1, 9))
+"""Fix-k for ten classes; from k = 9 on neither manipulation changes anything."""
+
+TEACHER_EPOCHS: dict[str, tuple[int, ...]] = {
+    "paper": (20, 40, 60, 80, 100, 120, 140, 160, 180, 200),
+    "small": (1, 2, 3, 4, 5, 6),
+}
+
+SWEEP_IMAGES: dict[str, int | None] = {"paper": None, "small": 2000}
+"""Test images on which a student of a sweep is attacked, the first ones; None for all."""
+
+_TABLES: dict[str, dict[str, Any]] = {
     "st": {},
     "at": {"pgd": PGD()},
     "normal": {"distillation": Distillation()},
@@ -122,12 +133,59 @@ _METHODS: dict[str, dict[str, Any]] = {
     "hybrid": {"distillation": Distillation(manipulation="hybrid", partner="st")},
 }
 
-PLANS: dict[str, tuple[str, ...]] = {
-    "table1": ("st", "at"),
-    "table2": ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid"),
+_FIX_K: dict[str, dict[str, Any]] = {
+    f"fix-{k}-{how}": {"distillation": Distillation(manipulation=how, k=k)}
+    for k in SWEPT_K
+    for how in ("permute", "average")
+    if f"fix-{k}-{how}" not in _TABLES
 }
 
-NAMES = tuple(_METHODS)
+
+def _by_epoch(scale: str, name: str, loss: str) -> dict[str, dict[str, Any]]:
+    return {
+        f"{name}-epoch-{epoch}": {"distillation": Distillation(epoch=epoch, loss=loss)}
+        for epoch in TEACHER_EPOCHS[scale]
+    }
+
+
+def _methods(scale: str) -> dict[str, dict[str, Any]]:
+    return {
+        **_TABLES,
+        **_FIX_K,
+        **_by_epoch(scale, "logits", "l1"),
+        **_by_epoch(scale, "softmax", "kl"),
+    }
+
+
+def plan(name: str, scale: str) -> tuple[str, ...]:
+    """Return the recipes behind an artefact, or a recipe alone, in the order of making.
+
+    Parameters
+    ----------
+    name : str
+        One of `PLANS`, or a recipe's name, which is returned as it is.
+    scale : str
+    """
+    parts: dict[str, tuple[str, ...]] = {
+        "table1": ("st", "at"),
+        "table2": tuple(_TABLES),
+        "figure4": ("at", "normal", "fix-1-permute", *_FIX_K),
+        "figureA6": ("at", *_by_epoch(scale, "logits", "l1")),
+        "figureA7": ("at", *_by_epoch(scale, "logits", "l1"), *_by_epoch(scale, "softmax", "kl")),
+    }
+    parts["figures"] = tuple(dict.fromkeys(n for names in parts.values() for n in names))
+    return parts.get(name, (name,))
+
+
+PLANS = ("table1", "table2", "figure4", "figureA6", "figureA7", "figures")
+
+
+def names(scale: str) -> tuple[str, ...]:
+    """Return the names of all recipes of a scale."""
+    return tuple(_methods(scale))
+
+
+NAMES = tuple(dict.fromkeys(name for scale in SCALES for name in names(scale)))
 
 
 def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
@@ -138,12 +196,20 @@ def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
     ReproError
         If there is no such recipe or scale.
     """
-    if name not in _METHODS:
-        raise ReproError(f"unknown recipe {name!r}: expected one of {', '.join(NAMES)}")
     if scale not in SCALES:
         raise ReproError(f"unknown scale {scale!r}: expected one of {', '.join(SCALES)}")
-    settings = {**SCALES[scale], **_METHODS[name]}
+    methods = _methods(scale)
+    if name not in methods:
+        raise ReproError(
+            f"unknown recipe {name!r} at scale {scale}: expected one of {', '.join(methods)}"
+        )
+    settings = {**SCALES[scale], **methods[name]}
     distillation = settings.get("distillation")
-    if scale == "paper" and distillation is not None:
+    if scale == "paper" and distillation is not None and distillation.epoch is None:
         settings["distillation"] = dataclasses.replace(distillation, epoch=40)
     return Recipe(name=name, scale=scale, dataset=dataset, **settings)
+
+
+def evaluated_images(wanted: Recipe) -> int | None:
+    """Return how many test images a run is attacked on, the first ones; None for all."""
+    return None if wanted.name in _TABLES else SWEEP_IMAGES[wanted.scale]

@@ -38,7 +38,7 @@ def world(table2, toy_world, monkeypatch):
 
 def test_run_makes_every_dataset_of_table_2(table2, world, capsys):
     _, printed = table2
-    for name in recipes.PLANS["table2"]:
+    for name in recipes.plan("table2", "small"):
         run = f"cifar10-small-{name}-seed0"
         assert f"{run}: natural" in printed
         dataset = store.open_dataset(store.path_of("logits", run), "logits")
@@ -146,7 +146,7 @@ def test_train_and_distill_report_the_epoch(world, toy_sheets, capsys):
 
 def test_checkpoints_of_one_seed_are_stored(world):
     stored = sorted(p.name for p in (paths.data() / "checkpoints").iterdir())
-    names = [f"cifar10-small-{name}-seed0.safetensors" for name in recipes.PLANS["table2"]]
+    names = [f"cifar10-small-{name}-seed0.safetensors" for name in recipes.plan("table2", "small")]
     assert stored == sorted(names)
     st = recipes.recipe("st")
     kept = Checkpoint.load(paths.data() / "checkpoints" / f"{st.run(0)}.safetensors")
