@@ -2,13 +2,13 @@
 
 import sys
 
-from paper import tables
+from paper import stored, tables
 
 
 def make() -> tables.Table:
     """Return the table from the stored datasets."""
     rows, notes = [], [tables.METHOD_NOTE]
-    for scale in tables.scales() or ["small"]:
+    for scale in stored.scales() or ["small"]:
         for name, paper in tables.reported("table1").items():
             ours = tables.accuracies("table1", scale, name)
             epochs = "/".join(map(str, dict.fromkeys(ours.epochs)))
