@@ -17,7 +17,7 @@ paper: $(READER)/done ## Make every table and figure that is out of date (in bui
 	@$(READER)/bin/python -m paper
 
 figures: $(READER)/done ## Make every figure that is out of date; figures/figure3 makes one
-	@$(READER)/bin/python -m paper $(FIGURES) || true
+	@$(READER)/bin/python -m paper figures
 
 tables: $(TABLES) ## Print all tables; table2 prints one
 

@@ -118,18 +118,24 @@ def make(name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the artefacts of these names, by default all.
 
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Names; ``tables`` and ``figures`` stand for all of a kind.
+
     Returns
     -------
     int
-        1 if one could not be made for another reason than that its data are not stored.
+        1 if one could not be made, unless it was not named and only its data are not stored.
     """
-    wanted = list(sys.argv[1:] if arguments is None else arguments)
-    unknown = [name for name in wanted if name not in names()]
+    named = list(sys.argv[1:] if arguments is None else arguments)
+    groups = {f"{kind}s": [n for n in names() if n.startswith(kind)] for kind in SUFFIXES}
+    unknown = [name for name in named if name not in names() and name not in groups]
     if unknown:
         print(f"unknown artefact {unknown[0]!r}: expected {', '.join(names())}", file=sys.stderr)
         return 2
     code = 0
-    for name in wanted or names():
+    for name in [n for each in named or groups for n in groups.get(each, [each])]:
         if is_up_to_date(name):
             print(f"{name}: up to date")
             continue
@@ -138,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ReproError as error:
             from paper.stored import MissingDataset
 
-            code = max(code, int(bool(wanted) or not isinstance(error, MissingDataset)))
+            if name in named or not isinstance(error, MissingDataset):
+                code = 1
             print(f"{name}: {error}", file=sys.stderr)
         else:
             print(f"{name}: {outputs(name)[0].parent}", flush=True)

@@ -16,7 +16,7 @@ def make() -> tables.Table:
         for name, ours in measured.items():
             paper = reported[name]
             rows.append(tables.accuracy_row(paper["label"], paper, scale, ours))
-        notes.append(tables.scale_note(scale, ours))
+        notes.append(tables.scale_note(scale, measured))
         errors = [
             100 * log.attrs["teacher_training_error"]
             for log in stored.select("log", "table2", scale, name="normal")

@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,12 +197,16 @@ def accuracy_row(
     )
 
 
-def scale_note(scale: str, ours: Accuracies) -> str:
+def scale_note(scale: str, measured: Mapping[str, Accuracies]) -> str:
     """Return one line on what the numbers of a scale were made from."""
-    seeds = ", ".join(map(str, ours.seeds))
+    ours = next(iter(measured.values()))
+    seeds = {label: ", ".join(map(str, each.seeds)) for label, each in measured.items()}
+    listed = "; ".join(f"{label} {numbers}" for label, numbers in seeds.items())
+    if len(set(seeds.values())) == 1:
+        listed = seeds.popitem()[1]
     return (
         f"Scale {scale}: ResNet-18 of width {ours.recipe['width']}, "
-        f"{ours.recipe['epochs']} epochs; seeds {seeds}; {ours.samples:,} test images each."
+        f"{ours.recipe['epochs']} epochs; seeds {listed}; {ours.samples:,} test images each."
     )
 
 
