@@ -229,7 +229,8 @@ def sweep(runs: Runs) -> tuple[dict[str, Accuracy], str]:
     plural = "s" if len(seeds) > 1 else ""
     return found, (
         f"{runs.setting()}; students of seed{plural} {', '.join(map(str, sorted(seeds)))}, "
-        f"attacked on the first {count:,} test images; bars: 95 % Wilson intervals."
+        f"attacked on the first {count:,} test images; bars: 95 % Wilson intervals for the images, "
+        "not for another training."
         f"{_not_stored(runs.absent)}"
     )
 

@@ -86,6 +86,7 @@ def test_what_is_missing_is_one_line_with_file_and_command(name, own_results, ca
     assert line.count("\n") == 1
     assert line.startswith(f"{name}: {own_results / kind / dataset}-")
     assert f"is missing; make it with '{command}" in line
+    assert command.split()[2] in recipes.PLANS
 
 
 def test_missing_pictures_are_one_line(own_results, capsys):
