@@ -27,8 +27,8 @@ def name(k: int, how: str) -> str:
 
 def make() -> Figure:
     """Return the figure."""
-    names = [name(k, how) for k in recipes.SWEPT_K for how in MANIPULATIONS]
-    runs = stored.runs("logits", "figure4", ["at", "normal"], optional=names)
+    names = [name(k, how) for k in sorted(recipes.SWEPT_K) for how in MANIPULATIONS]
+    runs = stored.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: names)
     found, about = stored.sweep(runs)
     teacher = runs["at"][0]
     pictures = stored.pictures("figure4")
