@@ -14,7 +14,7 @@ from repro.augment import to_float
 from repro.checkpoints import Checkpoint
 from tests.conftest import STORED
 
-NAMES = recipes.PLANS["table2"]
+NAMES = recipes.plan("table2", "small")
 
 
 def first_test_images() -> images.ImageSet:
