@@ -117,7 +117,7 @@ def test_damaged_files(kind, files):
 
 VALUES = ["", "-1", "0", "1e9", "nan", "8", "8/0", "tableX", "cpu:7", "\x00", "ü", "/nowhere", "--"]
 COMMANDS = {
-    "run": ["--seed", "--scale", "--device", "--precision", "--threads", "--images", "--dataset"],
+    "run": ["--seed", "--scale", "--device", "--precision", "--threads", "--images"],
     "attack": ["--engine", "--eps", "--iterations", "--restarts", "--limit", "--seed"],
     "train": ["--seed", "--scale", "--device", "--save-every"],
     "show": [], "validate": [], "fetch": ["--dataset", "--images"], "list": ["--data"],
