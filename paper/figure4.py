@@ -165,7 +165,8 @@ def _text(
         them; blue: true class, orange: changed. (B) Accuracy under APGD-CE, then APGD-DLR (Linf
         8/255), of students taught from the logits that AT gives the training images, all but the k
         largest permuted or averaged; k = 9 changes nothing and is the normal student,
-        {normal:.1f} % (band: its interval). Kept of its robustness at {kept}. {about} {_noise(runs)}
+        {normal:.1f} % (band: its interval). Kept of its robustness at {kept}. {about}
+        {_noise(runs)}
     """
 
 
