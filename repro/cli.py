@@ -218,9 +218,11 @@ def _train(parsed: argparse.Namespace) -> int:
     pipeline, options = _options(parsed)
     checkpoint = pipeline.trained(wanted, parsed.seed, options)
     last = checkpoint.log[-1]
+    part = "validation" if "validation_accuracy" in last else "training"
+    accuracy = last.get("validation_accuracy", last["accuracy"])
     print(
         f"{wanted.run(parsed.seed)}: epoch {checkpoint.epoch} of {wanted.epochs} stands for the "
-        f"run; validation accuracy {last['validation_accuracy']:.1%}"
+        f"run; {part} accuracy {accuracy:.1%}"
     )
     return 0
 

@@ -44,8 +44,8 @@ def trained(wanted: Recipe, seed: int, options: Options) -> Checkpoint:
     """Return the checkpoint of a run that is evaluated and taught from, training if need be.
 
     That is the last epoch, but for adversarial training the one with the best trade-off
-    between natural and adversarial accuracy on the validation images (paper, section 3),
-    or epoch 40 at the scale at which the paper found it.
+    between natural and adversarial accuracy on the validation images, if there are any (paper,
+    section 3), or epoch 40 at the scale at which the paper found it.
     """
     stored = stored_checkpoint(wanted.run(seed))
     if stored.exists():
@@ -85,7 +85,13 @@ def evaluated_epoch(wanted: Recipe, last: Checkpoint) -> int:
     """Return the epoch whose checkpoint stands for the run."""
     if wanted.pgd is None:
         return last.epoch
-    return 40 if wanted.scale == "paper" else best_epoch(last.log)
+    if wanted.scale == "paper":
+        return 40
+    return best_epoch(last.log) if _validates(wanted) else last.epoch
+
+
+def _validates(wanted: Recipe) -> bool:
+    return image_files.spec_of(wanted.dataset).validation_per_class > 0
 
 
 def _reason(wanted: Recipe) -> str:
@@ -93,6 +99,8 @@ def _reason(wanted: Recipe) -> str:
         return "last epoch"
     if wanted.scale == "paper":
         return "the paper's choice, section 3"
+    if not _validates(wanted):
+        return "last epoch: no images are set aside to choose by"
     return "largest sum of natural and PGD accuracy on the validation images"
 
 

@@ -368,6 +368,8 @@ class _Run:
         self.log.append(entry)
 
     def validate(self) -> dict[str, float]:
+        if not len(self.validation):
+            return {}
         self.model.eval()
         device = self.machine.device
         natural = robust = 0

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 import pickle
@@ -29,6 +30,33 @@ def test_all_layouts_give_the_same_arrays(toy_world, toy_sheets, tmp_path):
             reference_pixels, reference_labels = toy.parts()[part]
             np.testing.assert_array_equal(pixels, reference_pixels)
             np.testing.assert_array_equal(labels, reference_labels)
+
+
+def test_shuffled_copies_of_a_set_ordered_by_content_give_the_same_arrays(toy_sheets):
+    reference = {part: images.by_content(*both) for part, both in toy.parts().items()}
+    spec = dataclasses.replace(
+        toy.spec(),
+        order="content",
+        sha256={part: images.content_hash(*both) for part, both in reference.items()},
+    )
+    for part, (pixels, labels) in images.fetch(spec, toy_sheets).items():
+        np.testing.assert_array_equal(pixels, reference[part][0])
+        np.testing.assert_array_equal(labels, reference[part][1])
+        order = np.random.default_rng(0).permutation(len(labels))
+        again = images.by_content(pixels[order], labels[order])
+        assert images.content_hash(*again) == spec.sha256[part]
+    digests = [
+        hashlib.sha256(image.tobytes() + bytes([label])).digest()
+        for image, label in zip(*reference["test"], strict=True)
+    ]
+    assert digests == sorted(digests)
+
+
+def test_cifar100_is_described_completely():
+    spec = images.spec_of("cifar100")
+    assert len(spec.classes) == 100
+    assert list(spec.classes) == sorted(spec.classes)
+    assert {len(digest) for digest in spec.sha256.values()} == {64}
 
 
 def test_a_cached_copy_is_used_and_verified(toy_world, toy_sheets):
