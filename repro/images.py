@@ -100,7 +100,7 @@ CIFAR100 = Spec(
         seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
         sunflower sweet_pepper table tank telephone television tiger tractor train
         trout tulip turtle wardrobe whale willow_tree wolf woman worm
-        """.split()
+        """.split()  # noqa: SIM905
     ),
     count={"train": 50_000, "test": 10_000},
     sha256={

@@ -101,6 +101,19 @@ def test_changed_recipes_do_not_pass_for_stored_ones(world, capsys, monkeypatch)
     assert "expected results of recipe" in capsys.readouterr().err
 
 
+def test_without_validation_images_the_last_epoch_stands_for_the_run(
+    world, toy_sheets, capsys, monkeypatch
+):
+    everything = dataclasses.replace(toy.spec(), validation_per_class=0)
+    monkeypatch.setitem(images.SPECS, "cifar10", everything)
+    assert cli.main(["train", "at", "--images", str(toy_sheets), "--device", "cpu"]) == 0
+    assert "epoch 2 of 2 stands for the run; training accuracy" in capsys.readouterr().out
+    log = store.open_dataset(store.path_of("log", "cifar10-small-at-seed0"), "log")
+    assert log.attrs["training_images"] == 10 * toy.TRAIN
+    assert log.attrs["evaluated_because"].startswith("last epoch: no images are set aside")
+    assert np.isnan(log["validation_accuracy"].values).all()
+
+
 def test_verification_engines_store_beside_the_main_results(world, toy_sheets, capsys):
     arguments = ["attack", "at", "--engine", "odi", "--limit", "20", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
