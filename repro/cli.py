@@ -110,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RECIPE",
         help=f"{', '.join(recipes.PLANS)}, or any of {', '.join(recipes.NAMES)}",
     )
+    run.add_argument("--dataset", default="cifar10", help="data set (default cifar10)")
     _add_running(run, seeds=True)
 
     validate = add("validate", "Name every fault of stored datasets.", _validate)
@@ -230,11 +231,15 @@ def _attack(parsed: argparse.Namespace) -> int:
 
 def _run(parsed: argparse.Namespace) -> int:
     names = [n for wanted in parsed.recipes for n in recipes.plan(wanted, parsed.scale)]
-    wanted = [recipes.recipe(name, parsed.scale) for name in dict.fromkeys(names)]
+    wanted = [recipes.recipe(name, parsed.scale, parsed.dataset) for name in dict.fromkeys(names)]
+    by_epoch = recipes.TEACHERS if set(parsed.recipes) & set(recipes.BY_EPOCH) else ()
     pipeline, options = _options(parsed)
-    for seed in parsed.seed:
-        for each in wanted:
-            _print_accuracy(pipeline.recorded(each, seed, options))
+    jobs = [(each, seed) for seed in parsed.seed for each in wanted]
+    for each, seed in sorted(jobs, key=lambda job: recipes.is_sweep(job[0])):
+        _print_accuracy(pipeline.recorded(each, seed, options))
+        if each.name in by_epoch:
+            path = pipeline.recorded_by_epoch(each, seed, options)
+            print(f"{path.stem}: logits by epoch  [{path}]", flush=True)
     return 0
 
 

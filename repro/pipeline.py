@@ -19,7 +19,7 @@ from repro.randomness import key
 from repro.recipes import Recipe, evaluated_images, recipe
 from repro.recipes import plan as recipe_plan
 from repro.targets import MANIPULATIONS
-from repro.training import Machine, best_epoch, train
+from repro.training import Machine, best_epoch, checkpoint_epochs, train
 
 KEPT_SEED = 0
 KEPT_RECIPES = (*recipe_plan("table2", "small"), "fix-1-average")
@@ -167,6 +167,29 @@ def recorded(
     if limit is not None:
         data = data.take(np.arange(min(limit, len(data))))
     dataset = record.attack(checkpoint, data, settings, options.machine)
+    with store.registering(path):
+        store.write(dataset, path)
+    return path
+
+
+def recorded_by_epoch(wanted: Recipe, seed: int, options: Options) -> Path:
+    """Return the path of a run's logits by epoch, making all that it needs.
+
+    The checkpoints of all kept epochs are in the cache only: where they are gone, but the
+    record is wanted, the run is trained again.
+    """
+    path = store.path_of("epochs", wanted.run(seed))
+    if _is_done(path, wanted):
+        return path
+    train(
+        wanted, seed, machine=options.machine, images=options.images, save_every=options.save_every
+    )
+    checkpoints = [
+        Checkpoint.load(epoch_file(wanted, seed, epoch)) for epoch in checkpoint_epochs(wanted)
+    ]
+    training = image_files.load(wanted.dataset, "train", options.images)
+    test = image_files.load(wanted.dataset, "test", options.images)
+    dataset = record.by_epoch(checkpoints, training, test, options.machine)
     with store.registering(path):
         store.write(dataset, path)
     return path

@@ -167,7 +167,8 @@ def plan(name: str, scale: str) -> tuple[str, ...]:
     scale : str
     """
     parts: dict[str, tuple[str, ...]] = {
-        "table1": ("st", "at"),
+        **dict.fromkeys(("table1", "figure1", "figure2", "figure3"), TEACHERS),
+        **dict.fromkeys(("figureB1", "figureB2", "figureB3"), TEACHERS),
         "table2": tuple(_TABLES),
         "figure4": ("at", "normal", "fix-1-permute", *_FIX_K),
         "figureA6": ("at", *_by_epoch(scale, "logits", "l1")),
@@ -177,7 +178,15 @@ def plan(name: str, scale: str) -> tuple[str, ...]:
     return parts.get(name, (name,))
 
 
-PLANS = ("table1", "table2", "figure4", "figureA6", "figureA7", "figures")
+BY_EPOCH = ("figure1", "figureB1", "figures")
+"""Plans whose teachers are recorded after every kept epoch too."""
+
+TEACHERS = ("st", "at")
+
+PLANS = (
+    "table1", "table2", "figure1", "figure2", "figure3", "figure4", "figureA6", "figureA7",
+    "figureB1", "figureB2", "figureB3", "figures",
+)  # fmt: skip
 
 
 def names(scale: str) -> tuple[str, ...]:
@@ -210,6 +219,11 @@ def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
     return Recipe(name=name, scale=scale, dataset=dataset, **settings)
 
 
+def is_sweep(wanted: Recipe) -> bool:
+    """Return whether a run is a point of a sweep, and in no table."""
+    return wanted.name not in _TABLES
+
+
 def evaluated_images(wanted: Recipe) -> int | None:
     """Return how many test images a run is attacked on, the first ones; None for all."""
-    return None if wanted.name in _TABLES else SWEEP_IMAGES[wanted.scale]
+    return SWEEP_IMAGES[wanted.scale] if is_sweep(wanted) else None
