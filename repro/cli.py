@@ -76,7 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(handler=handler)
         return command
 
-    fetch = add("fetch", "Get the images and check them by content.", _fetch)
+    fetch = add(
+        "fetch", "Get the images, check them by content; keep some for the figures.", _fetch
+    )
     fetch.add_argument("--dataset", default="cifar10", help="data set (default cifar10)")
     _add_images(fetch)
 
@@ -212,6 +214,10 @@ def _fetch(parsed: argparse.Namespace) -> int:
     for part in ("train", "validation", "test"):
         found = images.load(parsed.dataset, part, parsed.images)
         print(f"{parsed.dataset} {part}: {len(found):,} images, content verified")
+    sheet = images.stored_sheet(parsed.dataset)
+    if not sheet.exists():
+        with store.registering(sheet):
+            images.write_sheet(found.images[: images.SHEET_IMAGES], sheet)
     return 0
 
 
