@@ -111,10 +111,11 @@ def _text(
         {style.title(artefact)}. (A) Gaps between the two largest logits, {style.title(dataset)}
         test images; dotted: means. (B) Accuracy under APGD-CE, then APGD-DLR (Linf 8/255), of the
         images of each gap, in bins of {WIDTH:g} with at least {FEWEST} images of every seed.
-        Mean ± sd over seeds. AT's density peaks in the bin from {peak:g} and {large:.1f} % of its gaps
-        exceed 5 (paper: a peak at zero, few above five). AT's robustness goes from {at[0]:.0f} % at
-        the smallest gaps to {at[-1]:.0f} % around {last:g}, ST's is at most {standard:.1f} % (paper:
-        large gaps are a strong sign of robustness for AT, not for ST). {runs.about()}
+        Mean ± sd over seeds. AT's density peaks in the bin from {peak:g} and {large:.1f} % of its
+        gaps exceed 5 (paper: a peak at zero, few above five). AT's robustness goes from
+        {at[0]:.0f} % at the smallest gaps to {at[-1]:.0f} % around {last:g}, ST's is at most
+        {standard:.1f} % (paper: a large gap is a strong sign of robustness in AT, not in ST).
+        {runs.about()}
         {runs["at"][0].sizes["sample"]:,} test images each; AT of
         {stored.evaluated_epochs(runs["at"])}, ST of {stored.evaluated_epochs(runs["st"])}.
     """

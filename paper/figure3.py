@@ -184,9 +184,9 @@ def _text(
     )
     return f"""
         Figure 3. (A) Every {CLASS} ranked by its largest softmax value in ST and AT of the first
-        seed; in colour, the {far:.1f} % whose ranks differ by more than half of the largest possible
-        difference. (B) That share for every pair of networks (name and seed), mean of all classes:
-        {between} (paper: AT-ST 11.8 %, AT-AT 1.1 %; unrelated rankings: 25 %). (C) Wrong
+        seed; in colour, the {far:.1f} % whose ranks differ by more than half of the largest
+        possible difference. (B) That share for every pair of networks (name and seed), mean of all
+        classes: {between} (paper: AT-ST 11.8 %, AT-AT 1.1 %; unrelated rankings: 25 %). (C) Wrong
         predictions by their rank in the true class's mean logit vector over correct answers;
         adversarial: errors that the attack adds. At rank 2: {second}. (D) Average overlap of the
         class rankings of pairs of networks, solid for the same image, dashed for a random other of

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from repro import images, paths, recipes, store
+from repro import images, paths, recipes, statistics, store
 from repro.errors import ReproError
 
 SCALES = ("paper", "small")
@@ -86,31 +86,32 @@ class Runs:
     def __contains__(self, name: str) -> bool:
         return name in self.by_name
 
-    def about(self) -> str:
-        """Return a sentence on the scale and the seeds, and one on what is missing, if any."""
-        first = next(iter(self.by_name.values()))[0]
-        recipe = store.recipe_of(first)
-        seeds = {name: [int(d.attrs["seed"]) for d in each] for name, each in self.by_name.items()}
-        groups: dict[str, list[str]] = {}
-        for name, numbers in seeds.items():
-            groups.setdefault(", ".join(map(str, numbers)), []).append(label(name))
-        if len(groups) == 1:
-            (text,) = groups
-        else:
-            text = "; ".join(f"{', '.join(names)}: {one}" for one, names in groups.items())
-        lacking = [
-            f"{label(name)} seed {', '.join(map(str, gone))}"
-            for name in seeds
-            if name in recipes.TEACHERS
-            and (gone := [seed for seed in recipes.SEEDS if seed not in seeds[name]])
-        ]
-        lacking += map(label, self.absent)
-        last = f" Not stored yet: {'; '.join(lacking)}." if lacking else ""
-        plural = "s" if any(len(numbers) > 1 for numbers in seeds.values()) else ""
+    def setting(self) -> str:
+        """Return the scale in words."""
+        recipe = store.recipe_of(next(iter(self.by_name.values()))[0])
         return (
-            f"Scale {self.scale}: ResNet-18 of width {recipe['width']}, {recipe['epochs']} "
-            f"epochs; seed{plural} {text}.{last}"
+            f"Scale {self.scale}: ResNet-18 of width {recipe['width']}, {recipe['epochs']} epochs"
         )
+
+    def about(self) -> str:
+        """Return a sentence on the scale and the seeds, and one on the seeds not stored, if any."""
+        seeds = {name: [int(d.attrs["seed"]) for d in each] for name, each in self.by_name.items()}
+        lists = {label(name): ", ".join(map(str, numbers)) for name, numbers in seeds.items()}
+        if len(set(lists.values())) == 1:
+            text = next(iter(lists.values()))
+        else:
+            text = "; ".join(f"{name} {numbers}" for name, numbers in lists.items())
+        plural = "s" if any("," in numbers for numbers in lists.values()) else ""
+        gone = {
+            label(name): [str(seed) for seed in recipes.SEEDS if seed not in numbers]
+            for name, numbers in seeds.items()
+        }
+        lacking = [f"{name} seed {', '.join(numbers)}" for name, numbers in gone.items() if numbers]
+        return f"{self.setting()}; seed{plural} {text}.{_not_stored(lacking)}"
+
+
+def _not_stored(names: Sequence[str]) -> str:
+    return f" Not stored yet: {'; '.join(names)}." if names else ""
 
 
 def label(name: str) -> str:
@@ -133,7 +134,7 @@ def runs(
     artefact : str
         The plan that would make what is missing.
     names, optional : sequence of str
-        Recipes that must be stored, and that may be.
+        Recipes that must all be stored, and of which at least one must be.
     dataset : str
 
     Raises
@@ -145,10 +146,10 @@ def runs(
     for scale in scales(kind, dataset) or [default]:
         found = {name: find(kind, name, dataset, scale) for name in (*names, *optional)}
         lacking = [name for name in names if not found[name]]
-        if not lacking:
-            absent = [name for name in optional if not found[name]]
+        absent = [name for name in optional if not found[name]]
+        if not lacking and (not optional or len(absent) < len(optional)):
             return Runs(scale, {name: each for name, each in found.items() if each}, absent)
-    raise missing(kind, artefact, lacking[0], dataset, scale)
+    raise missing(kind, artefact, (lacking + absent)[0], dataset, scale)
 
 
 def labels_of(datasets: Sequence[xr.Dataset]) -> NDArray[np.int64]:
@@ -168,6 +169,53 @@ def labels_of(datasets: Sequence[xr.Dataset]) -> NDArray[np.int64]:
             )
     labels: NDArray[np.int64] = first["label"].values.astype(np.int64)
     return labels
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracies on the same test images, in percent, with 95 % Wilson intervals.
+
+    Attributes
+    ----------
+    natural, adversarial : float
+        Means over seeds.
+    """
+
+    natural: float
+    adversarial: float
+    images: int
+
+    def interval(self, kind: str) -> tuple[float, float]:
+        """Return the interval of ``"natural"`` or ``"adversarial"`` accuracy, in percent."""
+        low, high = statistics.wilson_interval(getattr(self, kind) / 100, self.images)
+        return 100 * low, 100 * high
+
+
+def sweep(runs: Runs) -> tuple[dict[str, Accuracy], str]:
+    """Return accuracies on the images and over the seeds that all students have, by recipe.
+
+    The second value says which images and seeds these are.
+    """
+    students = {n: each for n, each in runs.by_name.items() if n not in recipes.TEACHERS}
+    count = min(each.sizes["sample"] for datasets in students.values() for each in datasets)
+    seeds = set.intersection(
+        *({int(each.attrs["seed"]) for each in datasets} for datasets in students.values())
+    )
+    found = {}
+    for name, datasets in students.items():
+        some = [d.isel(sample=slice(count)) for d in datasets if int(d.attrs["seed"]) in seeds]
+        labels = labels_of(some)
+        found[name] = Accuracy(
+            100 * float(np.mean([statistics.correct(d["logits"].values, labels) for d in some])),
+            100 * float(np.mean([d["robust"].values[-1] for d in some])),
+            count,
+        )
+    plural = "s" if len(seeds) > 1 else ""
+    return found, (
+        f"{runs.setting()}; students of seed{plural} {', '.join(map(str, sorted(seeds)))}, "
+        f"attacked on the first {count:,} test images; bars: 95 % Wilson intervals."
+        f"{_not_stored(runs.absent)}"
+    )
 
 
 def pictures(artefact: str, dataset: str = "cifar10") -> NDArray[np.uint8]:

@@ -415,3 +415,34 @@ def shape_distance(
         unit.append(thumbnails / np.where(norm > 0, norm, 1))
     distance: NDArray[np.float64] = 1 - (unit[0] * unit[1]).sum(-1)
     return distance
+
+
+def background_variation(images: NDArray[np.uint8], border: int = 4) -> NDArray[np.float64]:
+    """Return how far from plain the border of each image is: the sd of its pixels' colours.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (..., 3, rows, columns)
+    border : int
+        Width of the frame that counts as background, pixels.
+
+    Returns
+    -------
+    ndarray, shape (...,)
+        Root mean square over the channels, RGB in [0, 1]; 0 for a frame of one colour.
+    """
+    frame = np.ones(images.shape[-2:], bool)
+    frame[border:-border, border:-border] = False
+    variance = (images[..., frame] / 255).var(-1).mean(-1)
+    variation: NDArray[np.float64] = np.sqrt(variance)
+    return variation
+
+
+def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Return Spearman's rank correlation; ties share their rank.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (n,)
+    """
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])

@@ -253,3 +253,26 @@ def edge_thumbnail(image, cells):
 
 def shape_distance(image, other, cells):
     return 1 - np.corrcoef(edge_thumbnail(image, cells), edge_thumbnail(other, cells))[0, 1]
+
+
+def background_variation(image, border):
+    channels, rows, columns = image.shape
+    total = 0.0
+    for c in range(channels):
+        frame = [
+            float(image[c, y, x]) / 255
+            for y in range(rows)
+            for x in range(columns)
+            if min(y, x, rows - 1 - y, columns - 1 - x) < border
+        ]
+        mean = math.fsum(frame) / len(frame)
+        total += math.fsum((v - mean) ** 2 for v in frame) / len(frame)
+    return math.sqrt(total / channels)
+
+
+def rank_correlation(first, second):
+    """Pearson's correlation of the ranks."""
+    a, b = ([rank(v, values) for v in values] for values in (first, second))
+    a, b = ([v - sum(values) / len(values) for v in values] for values in (a, b))
+    products = math.fsum(x * y for x, y in zip(a, b, strict=True))
+    return products / math.sqrt(math.fsum(x * x for x in a) * math.fsum(y * y for y in b))

@@ -151,3 +151,19 @@ def test_visual_distances(pictures):
     assert statistics.colour_distance(first, 255 - second[:1]).shape == (2,)
     np.testing.assert_allclose(statistics.shape_distance(first, 255 - first), 0, atol=1e-12)
     assert statistics.shape_distance(first, np.zeros_like(first)).tolist() == [1, 1]
+
+
+def test_background_variation(pictures):
+    found = statistics.background_variation(pictures, 5)
+    slow = [naive.background_variation(picture, 5) for picture in pictures]
+    np.testing.assert_allclose(found, slow)
+    plain = np.zeros((3, 32, 32), np.uint8)
+    plain[:, 4:28, 4:28] = pictures[0, :, 4:28, 4:28]
+    assert statistics.background_variation(plain) == 0
+
+
+def test_rank_correlation(sample):
+    first, second = sample[0][:, :, 0]
+    found = statistics.rank_correlation(first, second)
+    assert found == pytest.approx(naive.rank_correlation(first.tolist(), second.tolist()))
+    assert statistics.rank_correlation(first, np.exp(first)) == pytest.approx(1)
