@@ -140,6 +140,11 @@ class Verdict:
     clearness: float = 0.0
 
     @property
+    def compared(self) -> bool:
+        """Whether the measure was held against the rule."""
+        return self.value is not None and (self.claim.scale in (None, self.scale))
+
+    @property
     def short(self) -> bool:
         """Whether the data fall short of the statement, and not only of its scale."""
         return self.reason.startswith("weaker")
@@ -256,7 +261,8 @@ def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
 
     First what does not hold, then what holds in direction only, what holds, and what cannot
     be tested. Among what does not hold, and what holds as stated, the clearest is first; among
-    what holds in direction, what falls short of the statement, by how clearly.
+    what holds in direction, what falls short of the statement, by how clearly; among the rest,
+    what the data leave undecided.
 
     Raises
     ------
@@ -274,7 +280,8 @@ def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
 
 
 def _surprise(found: Verdict) -> tuple[Any, ...]:
-    return VERDICTS.index(found.verdict), not found.short, -found.clearness
+    undecided = found.reason.startswith("undecided")
+    return VERDICTS.index(found.verdict), not (found.short or undecided), -found.clearness
 
 
 def plain(found: Verdict) -> dict[str, Any]:

@@ -19,17 +19,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.special import log_softmax
 
-from repro import paths, recipes, statistics, store
+from repro import images, paths, recipes, statistics, store
 from repro.errors import ReproError
 from repro.targets import ranking
 
 RESAMPLES = 500
 NEIGHBOURS = 5
 BORDER = 4
-IMAGES = "images/{dataset}-test-first-1000.png"
 
 Array = NDArray[np.float64]
 Key = tuple[int, ...]
@@ -113,8 +111,10 @@ class Estimate:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of all networks behind it."""
-        return tuple(sorted({seed for key in self.units for seed in key}))
+        """Seeds of the networks behind it, of both kinds where pairs are of two kinds."""
+        first, last = {key[0] for key in self.units}, {key[-1] for key in self.units}
+        of_one_kind = all(key[0] < key[-1] for key in self.units)
+        return tuple(sorted(first | last if of_one_kind else first & last))
 
     @property
     def mean(self) -> float:
@@ -532,10 +532,10 @@ class Measures:
         return int(epochs.index(epoch))
 
     def _pictures(self) -> NDArray[np.uint8]:
-        path = paths.data() / IMAGES.format(dataset=self.dataset)
+        path = images.stored_sheet(self.dataset)
         if not path.is_file():
-            raise MissingError(f"{_brief(path)} is missing; it comes with the repository")
-        return _read_pictures(str(path))
+            raise _missing(path, "repro fetch")
+        return _pictures(path)
 
 
 def _missing(path: Path, command: str) -> MissingError:
@@ -560,6 +560,11 @@ def _stored(folder: Path, kind: str, run: str, end: str) -> list[tuple[int, xr.D
             raise ReproError(f"{path}: expected {run}, got {data.attrs['run']}; likely renamed")
         found.append((int(seed), data))
     return sorted(found, key=lambda pair: pair[0])
+
+
+@cache
+def _pictures(path: Path) -> NDArray[np.uint8]:
+    return images.read_sheet(path)
 
 
 @cache
@@ -629,10 +634,3 @@ def _skewness(values: NDArray[Any]) -> Array:
 
 def _nearest(data: xr.Dataset, count: int) -> NDArray[np.intp]:
     return statistics.nearest(data["logits"].values[:count], np.arange(count), NEIGHBOURS)
-
-
-@cache
-def _read_pictures(path: str) -> NDArray[np.uint8]:
-    with Image.open(path) as sheet:
-        rows = np.asarray(sheet)
-    return np.ascontiguousarray(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
