@@ -37,20 +37,25 @@ def make() -> Figure:
     shown = members[pool]
     at, st = ranks["at"][pool], ranks["st"][pool]
     plain = -statistics.background_variation(pictures[shown])
-    figure = style.canvas(7.2, 5.0, _text(runs, confidence, pool, plain, at, st, len(pictures)))
-    quarters = figure.subfigures(2, 2, wspace=0.02).ravel()
-    for quarter, (letter, (title, x, y)) in zip(quarters, CORNERS.items(), strict=True):
-        order = np.argsort(np.abs(at - x) + np.abs(st - y), kind="stable")
-        quarter.suptitle(f"$\\bf{{{letter}}}$  {title}", x=0.02, ha="left", fontsize=9)
-        panels = quarter.subplots(ROWS, COLUMNS)
-        for axes in panels.flat:
-            axes.set_axis_off()
-        for axes, chosen in zip(panels.flat, order, strict=False):
-            axes.imshow(pictures[shown[chosen]].transpose(1, 2, 0))
-            axes.set_title(
-                f"{100 * at[chosen]:.0f} | {100 * st[chosen]:.0f}", fontsize=6.5, pad=1.5
-            )
+    figure = style.canvas(7.2, 5.4, _text(runs, confidence, pool, plain, at, st, len(pictures)))
+    for axes, (letter, (title, x, y)) in zip(
+        figure.subplots(2, 2).flat, CORNERS.items(), strict=True
+    ):
+        inside = np.flatnonzero(quadrant(at, st, x, y))
+        order = inside[np.argsort(np.abs(at - x)[inside] + np.abs(st - y)[inside], kind="stable")]
+        for place, chosen in enumerate(order[: ROWS * COLUMNS]):
+            row, column = divmod(place, COLUMNS)
+            ranked = f"{100 * at[chosen]:.0f} | {100 * st[chosen]:.0f}"
+            style.tile(axes, pictures[shown[chosen]], 1.15 * column, 1.3 * row, ranked)
+        style.album(axes, 1.15 * COLUMNS - 0.15, 1.3 * ROWS - 0.3)
+        style.panel(axes, letter, title)
     return figure
+
+
+def quadrant(at: NDArray[np.float64], st: NDArray[np.float64], x: int, y: int) -> NDArray[np.bool_]:
+    """Return which ranks lie in the quadrant of a corner."""
+    inside: NDArray[np.bool_] = ((at > 0.5) == bool(x)) & ((st > 0.5) == bool(y))
+    return inside
 
 
 def _text(
@@ -66,14 +71,11 @@ def _text(
         name: np.mean([statistics.rank_correlation(values[pool], plain) for values in each])
         for name, each in confidence.items()
     }
-    share = {
-        letter: int((((at > 0.5) == bool(x)) & ((st > 0.5) == bool(y))).sum())
-        for letter, (_, x, y) in CORNERS.items()
-    }
+    share = {letter: int(quadrant(at, st, x, y).sum()) for letter, (_, x, y) in CORNERS.items()}
     counts = ", ".join(f"{letter} {count}" for letter, count in share.items())
     return f"""
-        Figure B.2. The {CLASS}s nearest to the four corners of the plane of Figure 3A; above each,
-        its rank in AT | ST in percent (100: the most confident). Ranks are among all
+        Figure B.2. The {CLASS}s nearest to the corners of the four quadrants of Figure 3A; above
+        each, its rank in AT | ST in percent (100: the most confident). Ranks are among all
         {len(pool):,} {CLASS}s of the test set, images from the {int(pool.sum())} among the first
         {pictures:,} test images, of which the quadrants hold {counts}. The paper sees AT confident
         of plain backgrounds, ST of a more diverse set. Measured: the rank correlation of confidence

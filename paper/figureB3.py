@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -30,23 +29,21 @@ def make() -> Figure:
         name: np.array([similarity(_logits(each, pool), pictures, labels) for each in runs[name]])
         for name in ("st", "at")
     }
-    figure = style.canvas(7.2, 3.9, _text(runs, measured, pictures, labels))
-    grid = figure.subplots(
-        len(seeds), 2 * COUNT + 3, width_ratios=[1, 0.25, *[1] * COUNT, 0.25, *[1] * COUNT]
-    )
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for row, seed in zip(grid, seeds, strict=True):
-        _show(row[0], pictures[seed])
-        for name, first in (("st", 2), ("at", COUNT + 3)):
+    figure = style.canvas(7.2, 3.35, _text(runs, measured, pictures, labels))
+    axes = figure.subplots()
+    begins = {"st": 1.5, "at": 1.5 + 1.1 * COUNT + 0.4}
+    for row, seed in enumerate(seeds):
+        style.tile(axes, pictures[seed], 0, 1.1 * row)
+        for name, x in begins.items():
             found = statistics.nearest(_logits(runs[name][0], pool), np.array([seed]), COUNT)[0]
-            for axes, neighbour in zip(row[first:], found, strict=False):
-                _show(axes, pictures[neighbour], other=labels[neighbour] != labels[seed])
-    grid[0, 0].set_title("seed", loc="left")
-    for name, first in (("st", 2), ("at", COUNT + 3)):
-        grid[0, first].set_title(
-            f"nearest in {style.NAMES[name]}", loc="left", color=style.COLOURS[name], weight="bold"
-        )
+            for column, neighbour in enumerate(found):
+                other = labels[neighbour] != labels[seed]
+                style.tile(axes, pictures[neighbour], x + 1.1 * column, 1.1 * row, framed=other)
+    axes.text(0, 0.12, "seed", va="bottom")
+    for name, x in begins.items():
+        text = f"nearest in {style.NAMES[name]}"
+        axes.text(x, 0.12, text, va="bottom", color=style.COLOURS[name], weight="bold")
+    style.album(axes, begins["at"] + 1.1 * COUNT - 0.1, 1.1 * len(seeds) - 0.1)
     return figure
 
 
@@ -78,15 +75,6 @@ def similarity(
     )
 
 
-def _show(axes: Any, picture: NDArray[np.uint8], other: bool = False) -> None:
-    axes.imshow(picture.transpose(1, 2, 0))
-    if other:
-        axes.set_axis_on()
-        axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(visible=True, color="black", linewidth=2)
-
-
 def _text(
     runs: stored.Runs,
     measured: dict[str, NDArray[np.float64]],
@@ -103,14 +91,14 @@ def _text(
     means = {name: values.mean(0) for name, values in measured.items()}
     at, st = means["at"], means["st"]
     return f"""
-        Figure B.3. For five images, the {COUNT} most similar by cosine of the logits in ST and AT of
-        the first seed; framed: of another class. Seed images: the first of their class that both
-        networks get right; pool: the first {count:,} test images. Over all {count:,} images as seeds
-        (mean over networks): distance of mean colours AT {at[0]:.3f}, ST {st[0]:.3f}, random pairs
-        {chance[0]:.3f}; shape distance (1 - correlation of 8 x 8 edge maps) AT {at[1]:.3f}, ST
-        {st[1]:.3f}, random {chance[1]:.3f}; neighbours of the same class AT {100 * at[2]:.0f} %, ST
-        {100 * st[2]:.0f} %, random {100 * chance[2]:.0f} % (paper: AT favours similar colours and
-        shapes at the expense of the class). {runs.about()}
+        Figure B.3. For five images, the {COUNT} most similar by cosine of the logits in ST and AT
+        of the first seed; framed: of another class. Seed images: the first of their class that both
+        networks get right; pool: the first {count:,} test images. With each of the {count:,} as the
+        seed (mean over networks): distance of mean colours AT {at[0]:.3f}, ST {st[0]:.3f}, random
+        pairs {chance[0]:.3f}; shape distance (1 - correlation of 8 x 8 edge maps) AT {at[1]:.3f},
+        ST {st[1]:.3f}, random {chance[1]:.3f}; neighbours of the same class AT {100 * at[2]:.0f} %,
+        ST {100 * st[2]:.0f} %, random {100 * chance[2]:.0f} % (paper: AT favours similar colours
+        and shapes at the expense of the class). {runs.about()}
     """
 
 

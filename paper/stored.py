@@ -63,6 +63,22 @@ def missing(kind: str, artefact: str, name: str, dataset: str, scale: str) -> Mi
     )
 
 
+def select(
+    kind: str, artefact: str, scale: str, name: str = "*", dataset: str = "cifar10"
+) -> list[xr.Dataset]:
+    """Return the datasets of a kind and recipe at a scale, by seed.
+
+    Raises
+    ------
+    MissingDataset
+        If there is none, with the file that is missing and the command that makes it.
+    """
+    found = find(kind, name, dataset, scale)
+    if not found:
+        raise missing(kind, artefact, name, dataset, scale)
+    return found
+
+
 @dataclass(frozen=True)
 class Runs:
     """The datasets of some recipes at one scale.

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from repro import paths
@@ -74,6 +75,23 @@ def title(name: str) -> str:
 def panel(axes: Any, letter: str, title: str) -> None:
     """Give a panel its letter and its title."""
     axes.set_title(f"$\\bf{{{letter}}}$  {title}", loc="left")
+
+
+def tile(
+    axes: Any, picture: NDArray[np.uint8], x: float, y: float, text: str = "", framed: bool = False
+) -> None:
+    """Draw a picture, shape (3, rows, columns), in the unit square right of x and below -y."""
+    axes.imshow(picture.transpose(1, 2, 0), extent=(x, x + 1, -y - 1, -y), interpolation="nearest")
+    if text:
+        axes.text(x + 0.5, 0.03 - y, text, ha="center", va="bottom", fontsize=6.5)
+    if framed:
+        axes.add_patch(Rectangle((x, -y - 1), 1, 1, fill=False, linewidth=2.2, clip_on=False))
+
+
+def album(axes: Any, columns: float, rows: float) -> None:
+    """Make room for tiles in this many columns and rows of unit squares."""
+    axes.set(xlim=(0, columns), ylim=(-rows, 0.25), aspect="equal")
+    axes.set_axis_off()
 
 
 def save(name: str, make: Callable[[], Figure]) -> None:
