@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paper import stored, style, tables
+from paper.__main__ import is_up_to_date, make
 from repro import claims, paths, recipes, statistics, store
 from repro.errors import ReproError
 
@@ -95,15 +96,15 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         "runs": [_provenance(each) for each in datasets],
         "recipes": {store.recipe_of(each)["name"]: each.attrs["recipe"] for each in datasets},
     }
-    module = importlib.import_module(f"paper.{name}")
     try:
         if name.startswith("table"):
-            return Artefact(name, table=module.make(), **shown)
-        file = paths.build() / "figures" / f"{name}.png"
-        if not file.exists():
-            style.save(name, module.make)
+            table = importlib.import_module(f"paper.{name}").make()
+            return Artefact(name, table=table, **shown)
+        if not is_up_to_date(name):
+            make(name)
     except ReproError as error:
         return Artefact(name, problem=str(error).replace(f"{paths.ROOT}/", ""), **shown)
+    file = paths.build() / "figures" / f"{name}.png"
     with Image.open(file) as picture:
         size = picture.size
     caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
@@ -187,16 +188,14 @@ def explorer() -> dict[str, Any]:
     The logits of the pictured images are 16-bit integers, little-endian, in base64: natural,
     then adversarial, each image by class; times the network's ``scale`` they are logits.
     """
+    scale = stored.runs("logits", "table1", ["st", "at"]).scale
     pictures = stored.pictures("the explorer")
     datasets = [
-        each
-        for scale in stored.scales()[:1]
-        for name in recipes.names(scale)
-        for each in stored.find("logits", name, scale=scale)
+        each for name in recipes.names(scale) for each in stored.find("logits", name, scale=scale)
     ]
     count = len(pictures)
     labels = datasets[0]["label"].values[:count]
-    scales, runs = [], []
+    units, runs = [], []
     quantities = {"max": statistics.max_logit, "gap": statistics.logit_gap}
     values = {
         name: [of(each["logits"].values) for each in datasets] for name, of in quantities.items()
@@ -213,13 +212,13 @@ def explorer() -> dict[str, Any]:
         if not np.array_equal(each["index"].values[:count], np.arange(count)):
             raise ReproError(f"{each.attrs['run']}: expected results on the first {count:,} images")
         both = np.stack([each[n].values[:count] for n in ("logits", "adversarial_logits")])
-        scale = float(np.abs(both).max()) / 32767
-        scales.append(scale)
+        unit = float(np.abs(both).max()) / 32767
+        units.append(unit)
         runs.append(
             {
                 "label": _label(each),
-                "scale": scale,
-                "logits": base64.b64encode(np.rint(both / scale).astype("<i2").tobytes()).decode(),
+                "scale": unit,
+                "logits": base64.b64encode(np.rint(both / unit).astype("<i2").tobytes()).decode(),
                 "robust": "".join("01"[int(r)] for r in each["robust"].values[-1, :count]),
                 **{name: _shares(values[name][i], bins[name]) for name in quantities},
             }
@@ -239,7 +238,7 @@ def explorer() -> dict[str, Any]:
     text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
     return data | {
         "json": Markup(text),
-        "error": f"{max(scales) / 2:.1g}",
+        "error": f"{max(units) / 2:.1g}",
         "sheet": _sheet(pictures),
     }
 
@@ -271,6 +270,7 @@ def _sheet(pictures: NDArray[np.uint8]) -> str:
 
 def page() -> str:
     """Return the whole page."""
+    explored = explorer()
     found = claims.verdicts()
     named: dict[str, list[claims.Verdict]] = {}
     for each in found:
@@ -288,7 +288,6 @@ def page() -> str:
         )
     )
     counts = Counter(each.verdict for each in found)
-    explored = explorer()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(WEB), autoescape=jinja2.select_autoescape(),
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -314,11 +313,10 @@ def page() -> str:
 
 
 def _lead() -> str:
-    scale = stored.scales()[0]
     runs = stored.runs("logits", "table1", ["st", "at"])
     caveat = (
         "They test the paper’s orders and directions, not its percentages."
-        if scale == "small"
+        if runs.scale == "small"
         else "They are of the paper’s size and schedule."
     )
     return (
