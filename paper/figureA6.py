@@ -34,10 +34,12 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
         figure.subplots(1, 2), "AB", ("adversarial", "natural"), strict=True
     ):
         _teacher(axes, runs.scale, kind)
-        for loss, by_epoch in points.items():
+        for number, (loss, by_epoch) in enumerate(points.items()):
             colour, marker, _ = LOSSES[loss]
             x = np.array(sorted(by_epoch))
-            errorbars(axes, x, [by_epoch[e] for e in x], kind, colour, marker)
+            aside = 0.012 * max(epochs) * (number - (len(points) - 1) / 2)
+            errorbars(axes, x + aside, [by_epoch[e] for e in x], kind, colour, marker)
+        axes.set_xticks(epochs)
         axes.set(xlabel="teacher's epoch", ylabel=f"{kind} accuracy (%)", ylim=(0, None))
         style.panel(axes, letter, f"{kind} accuracy")
     legend = [(LOSSES[loss][0], LOSSES[loss][2]) for loss in losses] + [("#888888", "teacher")]
@@ -80,11 +82,11 @@ def _text(
     ]
     versus = "paper: from nearly 40 % with the teacher of epoch 20 to 0 % with that of epoch 200"
     if "softmax" in points:
-        versus = "paper: logits transfer more at every epoch, by 25 % at epoch 100"
+        versus = "paper: logits transfer more at every epoch, by 25 points at epoch 100"
     if differences:
         versus = (
             f"logits better at {sum(d > 0 for d in differences)} of {len(differences)} epochs, by "
-            f"{min(differences):.1f} to {max(differences):.1f} %; {versus}"
+            f"{min(differences):.1f} to {max(differences):.1f} points; {versus}"
         )
     late = (
         "The teacher's epochs end before those at which the paper's students lose their robustness."

@@ -18,8 +18,8 @@ def make() -> Figure:
     text = f"""
         Figure B.6. Average overlap of the class rankings of pairs of networks on CIFAR-100, solid
         for the same image, dashed for a random other of its class; AO@9:
-        {overlap_text(overlaps, 9)}, AO@{classes}: {overlap_text(overlaps, classes)}. Paper: ST networks
-        overlap more below k = 10, AT networks above. Mean ± sd over pairs. {runs.about()}
+        {overlap_text(overlaps, 9)}, AO@{classes}: {overlap_text(overlaps, classes)}. Paper: ST
+        networks overlap more below k = 10, AT networks above. Mean ± sd over pairs. {runs.about()}
         {runs["at"][0].sizes["sample"]:,} test images; AT of {stored.evaluated_epochs(runs["at"])}.
     """
     figure = style.canvas(4.6, 3.2, text)

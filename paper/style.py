@@ -37,17 +37,21 @@ LINE_INCHES = 0.145
 """Height of a line of the caption."""
 
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
 def caption(figure: Figure, text: str, width: int = 150) -> None:
     """Write a wrapped caption below the panels."""
-    figure.text(0.01, 0.005, textwrap.fill(text, width), va="bottom", ha="left", fontsize=8)
+    unbroken = textwrap.fill(text.replace(" %", NO_BREAK + "%"), width)
+    figure.text(0.01, 0.005, unbroken, va="bottom", ha="left", fontsize=8)
     figure.set_label(text)
 
 
 def canvas(width: float, height: float, text: str) -> Figure:
     """Return a figure with a caption and, above it, room of this size (inches) for panels."""
-    text = " ".join(text.split())
+    text = re.sub(r"\s+", " ", text).strip()
     characters = int(16 * width)
-    lines = len(textwrap.wrap(text, characters))
+    lines = len(textwrap.wrap(text.replace(" %", NO_BREAK + "%"), characters))
     below = LINE_INCHES * lines + 0.1
     figure = Figure(figsize=(width, height + below), layout="constrained")
     engine = figure.get_layout_engine()
