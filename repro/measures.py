@@ -404,7 +404,8 @@ class Measures:
         units: dict[Key, Array] = {}
         images = 0
         for seed, student in self._open("logits", name):
-            if seed not in teachers:
+            epoch = store.recipe_of(student)["distillation"]["epoch"]
+            if seed not in teachers or teachers[seed].attrs["checkpoint_epoch"] != epoch:
                 continue
             count = student.sizes["sample"]
             ours, its = student["logits"].values, teachers[seed]["logits"].values[:count]

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from repro import claims, cli, measures, statistics, store
+from repro import claims, cli, images, measures, recipes, statistics, store
 from repro.errors import ReproError
 from repro.measures import Estimate
 from tests.conftest import STORED
@@ -231,6 +231,78 @@ def test_terms_are_the_statistics_of_the_stored_networks():
     )
     hours = store.open_dataset(STORED / "log" / "cifar10-small-at-seed0.nc")["seconds"].values
     assert term('hours("at")')[(0,)] == pytest.approx(hours.sum() / 3600)
+
+
+def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
+    """From made-up students: the epoch of the teacher is an offset of its logits."""
+    at = store.open_dataset(copy / "logits" / "cifar10-small-at-seed0.nc").isel(sample=slice(300))
+    draws = np.random.default_rng(0)
+    robust, logits = {}, {}
+    for loss, offset in (("logits", 0.5), ("softmax", 1.0)):
+        for epoch in recipes.TEACHER_EPOCHS["small"]:
+            recipe = recipes.recipe(f"{loss}-epoch-{epoch}")
+            noise = draws.normal(0, offset, at["logits"].shape).astype(np.float32)
+            made = at.assign(logits=at["logits"] + noise, adversarial_logits=at["logits"] + noise)
+            hits = statistics.correct(made["logits"].values, made["label"].values)
+            hits &= draws.random(300) < 1 - 0.1 * epoch * offset
+            wrong = np.where(hits[:, None], made["adversarial_logits"], 0.0).astype(np.float32)
+            wrong[~hits, (made["label"].values[~hits] + 1) % 10] = 1
+            made = made.assign(
+                adversarial_logits=(("sample", "class"), wrong),
+                robust=(("attack", "sample"), np.stack([hits, hits])),
+            )
+            made.attrs |= {"run": recipe.run(0), "recipe": recipe.to_json()}
+            store.write(made, copy / "logits" / f"{recipe.run(0)}.nc")
+            robust[loss, epoch] = 100 * hits.mean()
+            logits[loss, epoch] = made["logits"].values
+    found = judged("logits-more-readily", "consistently-better", "teacher-epoch-matters", "a7-l1")
+    gains = [robust["logits", e] - robust["softmax", e] for e in range(1, 7)]
+    assert found["logits-more-readily"].value == pytest.approx(np.mean(gains))
+    assert found["consistently-better"].value == pytest.approx(min(gains))
+    of_logits = [robust["logits", e] for e in range(1, 7)]
+    assert found["teacher-epoch-matters"].value == pytest.approx(max(of_logits) - min(of_logits))
+    best = int(at.attrs["checkpoint_epoch"])
+    apart = [
+        np.abs(logits[loss, best] - at["logits"].values).mean() for loss in ("softmax", "logits")
+    ]
+    assert found["a7-l1"].value == pytest.approx(apart[0] - apart[1], rel=1e-4)
+    assert found["a7-l1"].verdict == "holds in direction"
+    epochs = measures.evaluate(
+        'best_epoch(lambda e: robust(f"logits-epoch-{e}"))', "cifar10", "small"
+    )
+    assert epochs.mean == 1 + np.argmax(of_logits)
+
+
+def test_pictures_are_measured_as_described():
+    at = store.open_dataset(STORED / "logits" / "cifar10-small-at-seed0.nc").isel(
+        sample=slice(1000)
+    )
+    pictures = images.read_sheet(images.stored_sheet("cifar10")).astype(float)
+    labels, logits = at["label"].values, at["logits"].values.astype(float)
+    softmax = np.exp(logits - logits.max(1, keepdims=True))
+    confidence = (softmax / softmax.sum(1, keepdims=True)).max(1)
+    rough = []
+    for label in range(10):
+        members = np.flatnonzero(labels == label)
+        for i in sorted(members, key=lambda i: -confidence[i])[: len(members) // 10]:
+            grey = pictures[i].mean(0)
+            border = [
+                grey[r, c] for r in range(32) for c in range(32) if min(r, c, 31 - r, 31 - c) < 4
+            ]
+            rough.append(np.std(border))
+    found = measures.evaluate('border_roughness("at")', "cifar10", "small")
+    assert found.values[(0,)] == pytest.approx(np.mean(rough), rel=1e-3)
+    assert found.images == 1000
+    unit = logits / np.linalg.norm(logits, axis=1, keepdims=True)
+    same, colour, means = [], [], pictures.mean((2, 3)) / 255
+    for i in range(1000):
+        near = [j for j in np.argsort(-(unit @ unit[i]), kind="stable") if j != i][:5]
+        same += [labels[j] == labels[i] for j in near]
+        colour += [np.linalg.norm(means[j] - means[i]) for j in near]
+    found = measures.evaluate('neighbour_same_class("at")', "cifar10", "small")
+    assert found.values[(0,)] == pytest.approx(100 * np.mean(same))
+    found = measures.evaluate('neighbour_distance("colour", "at")', "cifar10", "small")
+    assert found.values[(0,)] == pytest.approx(np.mean(colour), rel=1e-3)
 
 
 def test_networks_attacked_on_fewer_images_are_compared_on_those(copy):

@@ -150,14 +150,14 @@
     const before = vector(net.natural, image);
     const { k, z, how } = target(before, image);
     const kept = new Set(how === "none" ? ranking(before) : ranking(before).slice(0, k));
-    const { root, x } = frame(Math.min(...before), Math.max(...before), 20, 640);
+    const { root, x } = frame(Math.min(...before), Math.max(...before), 20, 460);
     classes.forEach((name, c) => {
       const truth = c === labels[image];
       const kind = !kept.has(c) ? "is-changed" : truth ? "is-truth" : "is-kept";
       add(root, "text", { x: 72, y: 20 * c + 14, "text-anchor": "end", class: truth ? "truth" : "" }, name);
       add(root, "rect", { ...span(x, z[c]), y: 20 * c + 3, height: 14, class: kind });
       add(root, "line", { x1: x(before[c]), x2: x(before[c]), y1: 20 * c + 1, y2: 20 * c + 19, class: "before" });
-      add(root, "text", { x: 638, y: 20 * c + 14, "text-anchor": "end", class: "faint value" }, z[c].toFixed(2));
+      add(root, "text", { x: 458, y: 20 * c + 14, "text-anchor": "end", class: "faint value" }, z[c].toFixed(2));
     });
     element("k-number").textContent = k;
     show("target", root);
