@@ -380,7 +380,7 @@ class Measures:
         distance = {"colour": statistics.colour_distance, "shape": statistics.shape_distance}[by]
 
         def values(data: xr.Dataset) -> Array:
-            near = _nearest(data, len(pictures))
+            near = self._nearest(data, len(pictures))
             return resampled(distance(pictures[:, None], pictures[near]).mean(1))
 
         return replace(self._each(name, values), images=len(pictures))
@@ -391,10 +391,18 @@ class Measures:
 
         def values(data: xr.Dataset) -> Array:
             labels = data["label"].values[:count]
-            same = labels[_nearest(data, count)] == labels[:, None]
+            same = labels[self._nearest(data, count)] == labels[:, None]
             return 100 * resampled(same.mean(1))
 
         return replace(self._each(name, values), images=count)
+
+    def _nearest(self, data: xr.Dataset, count: int) -> NDArray[np.intp]:
+        run = data.attrs["run"], count
+        if run not in self._known:
+            logits = data["logits"].values[:count]
+            self._known[run] = statistics.nearest(logits, np.arange(count), NEIGHBOURS)
+        found: NDArray[np.intp] = self._known[run]
+        return found
 
     # Students and teachers
 
@@ -631,7 +639,3 @@ def _skewness(values: NDArray[Any]) -> Array:
     first, second, third = resampled(np.stack([deviation, deviation**2, deviation**3], 1)).T
     variance = second - first**2
     return np.asarray((third - 3 * first * second + 2 * first**3) / variance**1.5)
-
-
-def _nearest(data: xr.Dataset, count: int) -> NDArray[np.intp]:
-    return statistics.nearest(data["logits"].values[:count], np.arange(count), NEIGHBOURS)
