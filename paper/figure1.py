@@ -109,13 +109,14 @@ def late_epochs(runs: stored.Runs) -> str:
     )
 
 
-def images_note(runs: stored.Runs) -> str:
-    """Return a sentence on the images and the rounding behind the epoch-wise records."""
+def images_note(runs: stored.Runs, test: bool = False) -> str:
+    """Return a sentence on the images and the rounding behind the records by epoch."""
     each = runs["at"][0]
-    test = int(each["test"].values.sum())
+    count = int(each["test"].values.sum())
+    tests = f"; {count:,} test images" if test else ""
     return (
-        f"{each.sizes['sample'] - test:,} training images drawn at random, the same for every "
-        f"network; {test:,} test images; natural, without augmentation; logits rounded to "
+        f"{each.sizes['sample'] - count:,} training images drawn at random, the same for every "
+        f"network{tests}; natural, without augmentation; logits rounded to "
         f"1/{1 / each.attrs['rounded_to']:g}."
     )
 

@@ -19,11 +19,16 @@ LOSSES = {
 }
 
 
+def names(scale: str, losses: Sequence[str]) -> list[str]:
+    """Return the recipes of the students of a figure."""
+    epochs = sorted(recipes.TEACHER_EPOCHS[scale])
+    return [f"{loss}-epoch-{epoch}" for loss in losses for epoch in epochs]
+
+
 def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Figure:
     """Return the figure; figure A.7 is the same with two losses."""
-    epochs = sorted({e for scale in stored.scales() for e in recipes.TEACHER_EPOCHS[scale]})
-    names = [f"{loss}-epoch-{epoch}" for loss in losses for epoch in epochs]
-    runs = stored.runs("logits", artefact, ["at"], optional=names)
+    runs = stored.runs("logits", artefact, ["at"], optional=lambda scale: names(scale, losses))
+    epochs = sorted(recipes.TEACHER_EPOCHS[runs.scale])
     found, about = stored.sweep(runs)
     points = {
         loss: {e: found[f"{loss}-epoch-{e}"] for e in epochs if f"{loss}-epoch-{e}" in found}

@@ -22,7 +22,7 @@ def make() -> Figure:
         Figure B.1. Gap between the two largest logits by epoch (rows), CIFAR-10: density averaged
         over seeds, tick: mean. {"; ".join(each.summary(name) for name, each in shown.items())}.
         Paper: ST and AT become very similar on the training set after epoch 100, AT stays skewed on
-        the test set. {late_epochs(runs)} {runs.about()} {images_note(runs)}
+        the test set. {late_epochs(runs)} {runs.about()} {images_note(runs, test=True)}
     """
     rows = max(len(each.epochs) for each in shown.values())
     figure = style.canvas(7.2, ROW * rows + 0.9, text)

@@ -68,9 +68,10 @@ def similarity(
     Means over all images and their `COUNT` nearest.
     """
     near = statistics.nearest(logits, np.arange(len(pictures)), COUNT)
+    edges = statistics.edge_thumbnails(pictures)
     return (
         float(statistics.colour_distance(pictures[:, None], pictures[near]).mean()),
-        float(statistics.shape_distance(pictures[:, None], pictures[near]).mean()),
+        float(statistics.correlation_distance(edges[:, None], edges[near]).mean()),
         float((labels[near] == labels[:, None]).mean()),
     )
 

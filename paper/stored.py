@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -140,7 +140,7 @@ def runs(
     artefact: str,
     names: Sequence[str],
     dataset: str = "cifar10",
-    optional: Sequence[str] = (),
+    optional: Callable[[str], Sequence[str]] | None = None,
 ) -> Runs:
     """Return the datasets of recipes at the first scale at which all of `names` are stored.
 
@@ -149,9 +149,11 @@ def runs(
     kind : str
     artefact : str
         The plan that would make what is missing.
-    names, optional : sequence of str
-        Recipes that must all be stored, and of which at least one must be.
+    names : sequence of str
+        Recipes that must all be stored.
     dataset : str
+    optional : callable, optional
+        Returns recipes of a scale of which at least one must be stored.
 
     Raises
     ------
@@ -160,10 +162,11 @@ def runs(
     """
     default = "small" if dataset == "cifar10" else "paper"
     for scale in scales(kind, dataset) or [default]:
-        found = {name: find(kind, name, dataset, scale) for name in (*names, *optional)}
+        more = optional(scale) if optional else ()
+        found = {name: find(kind, name, dataset, scale) for name in (*names, *more)}
         lacking = [name for name in names if not found[name]]
-        absent = [name for name in optional if not found[name]]
-        if not lacking and (not optional or len(absent) < len(optional)):
+        absent = [name for name in more if not found[name]]
+        if not lacking and (not more or len(absent) < len(more)):
             return Runs(scale, {name: each for name, each in found.items() if each}, absent)
     raise missing(kind, artefact, (lacking + absent)[0], dataset, scale)
 
@@ -229,7 +232,8 @@ def sweep(runs: Runs) -> tuple[dict[str, Accuracy], str]:
     plural = "s" if len(seeds) > 1 else ""
     return found, (
         f"{runs.setting()}; students of seed{plural} {', '.join(map(str, sorted(seeds)))}, "
-        f"attacked on the first {count:,} test images; bars: 95 % Wilson intervals."
+        f"attacked on the first {count:,} test images; bars: 95 % Wilson intervals for the images, "
+        "not for another training."
         f"{_not_stored(runs.absent)}"
     )
 

@@ -407,12 +407,28 @@ def shape_distance(
         0 for edges in the same places, 1 for unrelated ones, at most 2; 1 where an image has
         the same amount of edge everywhere.
     """
+    return correlation_distance(edge_thumbnails(first, cells), edge_thumbnails(second, cells))
+
+
+def correlation_distance(
+    first: NDArray[np.floating], second: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return one minus Pearson's correlation along the last axis, 1 where one is constant.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (..., n)
+        Their leading dimensions broadcast.
+
+    Returns
+    -------
+    ndarray, shape (...,)
+    """
     unit = []
-    for images in (first, second):
-        thumbnails = edge_thumbnails(images, cells)
-        thumbnails -= thumbnails.mean(-1, keepdims=True)
-        norm = np.linalg.norm(thumbnails, axis=-1, keepdims=True)
-        unit.append(thumbnails / np.where(norm > 0, norm, 1))
+    for values in (first, second):
+        centred = values - values.mean(-1, keepdims=True, dtype=np.float64)
+        norm = np.linalg.norm(centred, axis=-1, keepdims=True)
+        unit.append(centred / np.where(norm > 0, norm, 1))
     distance: NDArray[np.float64] = 1 - (unit[0] * unit[1]).sum(-1)
     return distance
 

@@ -9,6 +9,7 @@ import torch
 
 from repro import cli, images, paths, pipeline, recipes, record, store, targets
 from repro.checkpoints import Checkpoint, epoch_file
+from tests import toy
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,10 @@ def test_checkpoints_of_one_seed_are_stored(world):
 def test_fetch_verifies_a_folder(toy_world, toy_sheets, capsys):
     assert cli.main(["fetch", "--images", str(toy_sheets)]) == 0
     assert "cifar10 validation: 100 images, content verified" in capsys.readouterr().out
+    sheet = images.stored_sheet("cifar10")
+    kept = toy.parts()["test"][0][: images.SHEET_IMAGES]
+    np.testing.assert_array_equal(images.read_sheet(sheet), kept)
+    assert store.registry(sheet) == paths.sha256(sheet)
 
 
 @pytest.mark.parametrize(

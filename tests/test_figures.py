@@ -86,6 +86,7 @@ def test_what_is_missing_is_one_line_with_file_and_command(name, own_results, ca
     assert line.count("\n") == 1
     assert line.startswith(f"{name}: {own_results / kind / dataset}-")
     assert f"is missing; make it with '{command}" in line
+    assert command.split()[2] in recipes.PLANS
 
 
 def test_missing_pictures_are_one_line(own_results, capsys):
@@ -137,7 +138,8 @@ def test_modules_that_a_script_needs_are_found():
 
 
 def test_a_sweep_compares_on_common_images_and_seeds(results):
-    runs = stored.runs("logits", "figure4", ["at", "normal"], optional=toy_results.STUDENTS[1:3])
+    some = toy_results.STUDENTS[1:3]
+    runs = stored.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: some)
     found, about = stored.sweep(runs)
     assert "seed 0, attacked on the first 90 test images" in about
     for name in ("normal", "fix-3-permute"):
