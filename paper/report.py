@@ -82,6 +82,7 @@ class Artefact:
     problem: str = ""
     runs: list[dict[str, str]] = field(default_factory=list)
     recipes: dict[str, str] = field(default_factory=dict)
+    attacks: list[str] = field(default_factory=list)
 
 
 def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
@@ -95,6 +96,7 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         "verdicts": verdicts,
         "runs": [_provenance(each) for each in datasets],
         "recipes": {store.recipe_of(each)["name"]: each.attrs["recipe"] for each in datasets},
+        "attacks": sorted({each.attrs["evaluation"] for each in datasets}),
     }
     try:
         if name.startswith("table"):
@@ -137,7 +139,7 @@ def _provenance(dataset: xr.Dataset) -> dict[str, str]:
         "epoch": str(attributes["checkpoint_epoch"]),
         "made": attributes["created_at"][:10],
         "commit": attributes["commit"][:10],
-        "device": str(attributes.get("device", "")),
+        "device": json.loads(attributes["training"])["device"],
         "hours": f"{seconds[0] / 3600:.2f}" if seconds else "",
         "sha256": attributes["content_sha256"][:12],
     }
@@ -329,7 +331,7 @@ def _made() -> str:
     files = stored.files("logits/*.nc")
     return (
         f"{len(files)} datasets of logits in {paths.data().name}/, each with its recipe, its seed, "
-        "the commit and the machine that made it; `make report` draws this page from them."
+        "the commit and the machine that made it."
     )
 
 

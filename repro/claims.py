@@ -149,6 +149,11 @@ class Verdict:
         """Whether the data fall short of the statement, and not only of its scale."""
         return self.reason.startswith("weaker")
 
+    @property
+    def undecided(self) -> bool:
+        """Whether there are data, but seeds or interval are on both sides of the rule's bound."""
+        return self.reason.startswith("undecided")
+
 
 @cache
 def register() -> tuple[Claim, ...]:
@@ -280,8 +285,8 @@ def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
 
 
 def _surprise(found: Verdict) -> tuple[Any, ...]:
-    undecided = found.reason.startswith("undecided")
-    return VERDICTS.index(found.verdict), not (found.short or undecided), -found.clearness
+    noteworthy = found.short or found.undecided
+    return VERDICTS.index(found.verdict), not noteworthy, -found.clearness
 
 
 def plain(found: Verdict) -> dict[str, Any]:
