@@ -38,7 +38,7 @@ def make() -> Figure:
     figure = style.canvas(7.2, 6.0, text)
     ((a, b), (c, d)) = figure.subplots(2, 2)
     _scatter(a, ranks[0], ranks[1])
-    style.panel(a, "A", f"confidence ranks of {labels_count(labels, frog):,} {CLASS}s")
+    style.panel(a, "A", f"confidence ranks of {len(ranks[0]):,} {CLASS}s")
     _matrix(b, matrix, names, seeds)
     style.panel(b, "B", "images ranked far apart (%)")
     _error_curves(c, errors)
@@ -46,11 +46,6 @@ def make() -> Figure:
     overlap_curves(d, overlaps)
     style.panel(d, "D", "average overlap of class rankings")
     return figure
-
-
-def labels_count(labels: NDArray[np.int64], label: int) -> int:
-    """Return how many samples have a label."""
-    return int((labels == label).sum())
 
 
 def _scatter(axes: Any, standard: NDArray[np.float64], adversarial: NDArray[np.float64]) -> None:

@@ -99,9 +99,6 @@ class Runs:
     def __getitem__(self, name: str) -> list[xr.Dataset]:
         return self.by_name[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.by_name
-
     def setting(self) -> str:
         """Return the scale in words."""
         recipe = store.recipe_of(next(iter(self.by_name.values()))[0])
@@ -220,6 +217,8 @@ def sweep(runs: Runs) -> tuple[dict[str, Accuracy], str]:
     seeds = set.intersection(
         *({int(each.attrs["seed"]) for each in datasets} for datasets in students.values())
     )
+    if not seeds:
+        raise ReproError(f"no seed has all of {', '.join(students)}: run one seed for all of them")
     found = {}
     for name, datasets in students.items():
         some = [d.isel(sample=slice(count)) for d in datasets if int(d.attrs["seed"]) in seeds]
