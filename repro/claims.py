@@ -203,7 +203,8 @@ def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
         reason = f"weaker than stated: {claim.stated}"
         return _verdict(claim, "holds in direction", reason, found, scale, stated)
     if all(direction.excludes(*each) for each in numbers):
-        return _verdict(claim, "does not hold", "", found, scale, direction)
+        reason = f"not {claim.direction or claim.stated}, at the {scale} scale"
+        return _verdict(claim, "does not hold", reason, found, scale, direction)
     reason = f"undecided: seeds or interval on both sides of {claim.direction or claim.stated}"
     return _verdict(claim, VERDICTS[-1], reason, found, scale)
 

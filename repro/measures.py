@@ -3,7 +3,8 @@
 A measure is a formula such as ``robust("at") - robust("st")``. Its terms are the functions of
 `Measures`; each returns an `Estimate`: one number per seed, or per pair of networks, and the
 same number for 500 resamples of the images. All terms of a formula see the same images and the
-same resamples, so that differences and ratios are paired.
+same resamples, so that differences and ratios are paired. A new kind of measure is a method of
+`Measures`, named in `TERMS`.
 """
 
 from __future__ import annotations
