@@ -1,0 +1,269 @@
+"""Centre correlation, and the low-rank structure of the centres that is removed.
+
+Everything happens in coordinates of the P centres, found from their P x P Gram matrix, so the
+number of features N enters only through two products with the (N, P) matrix of centres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MEMORY = 10
+"""Steps that L-BFGS remembers."""
+
+TOLERANCE = 1e-4
+"""Of the minimisation; leaves costs about 1e-6 above the minimum, relatively."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The subspace of the centres whose removal leaves them least correlated.
+
+    Attributes
+    ----------
+    basis : ndarray, shape (N, K)
+        Orthonormal.
+    correlation : float
+        Mean absolute correlation of the centres before.
+    residuals : ndarray, shape (ranks tried,)
+        The same after removing the best subspace of rank 1, 2, ...; K is the smallest one's.
+    costs : ndarray, shape (ranks tried,)
+        ½ Σ (squared correlations), diagonal included, which the subspaces minimise.
+    """
+
+    basis: Array
+    correlation: float
+    residuals: Array
+    costs: Array
+
+    @property
+    def rank(self) -> int:
+        """K, the number of dimensions removed."""
+        return self.basis.shape[1]
+
+
+def coordinates(centers: Array) -> tuple[Array, Array]:
+    """Return the centres minus their mean in an orthonormal basis of their span.
+
+    Parameters
+    ----------
+    centers : ndarray, shape (N, P)
+
+    Returns
+    -------
+    x : ndarray, shape (P, r)
+        r <= P - 1 is the rank; directions by falling variance.
+    basis : ndarray, shape (N, r)
+
+    Raises
+    ------
+    ValueError
+        If all centres coincide.
+    """
+    deviations = centers - centers.mean(axis=1, keepdims=True)
+    variances, vectors = np.linalg.eigh(deviations.T @ deviations)
+    kept = np.flatnonzero(variances > 1e-12 * max(variances[-1], 0.0))[::-1]
+    scale = np.abs(centers).max()
+    if not len(kept) or variances[-1] <= (1e-13 * scale) ** 2 * centers.size:
+        raise ValueError("all centres coincide: no correlation is defined between them")
+    lengths = np.sqrt(variances[kept])
+    return vectors[:, kept] * lengths, deviations @ (vectors[:, kept] / lengths)
+
+
+def center_correlation(centers: Array) -> float:
+    """Mean absolute correlation between pairs of centres, their common mean removed.
+
+    ``(Σ_ij |C_ij| - P) / (P (P - 1))`` with C the cosines (paper, A.4.2).
+
+    Parameters
+    ----------
+    centers : ndarray, shape (N, P)
+    """
+    return _mean_correlation(coordinates(centers)[0])
+
+
+def _mean_correlation(x: Array) -> float:
+    """Mean absolute cosine between rows; a row of length zero correlates with none."""
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    unit = x / np.where(lengths > 0, lengths, 1.0)
+    cosines = np.abs(unit @ unit.T)
+    count = len(x)
+    return float((cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
+
+
+def low_rank(centers: Array, n_reps: int = 1, seed: int = 0) -> LowRank:
+    """Find the subspace whose removal leaves the centres least correlated.
+
+    As in the public package: for K = 1, 2, ... the best subspace of rank K is found, the
+    search stops after three increases of the residual correlation past K = 4, and the K with
+    the smallest is taken. K is at most rank - 1 of the centres, so that something is left
+    (0 for two manifolds), and at most 11 more than the rank that holds 95 % of the variance.
+    Unlike there, subspaces are compared by the cost that is minimised, every search also
+    starts from the best subspace of rank K - 1 and the leading residual direction, and
+    random starts depend on `seed` alone.
+
+    Parameters
+    ----------
+    centers : ndarray, shape (N, P)
+    n_reps : int
+        Starts per rank; the first is deterministic, the others random.
+    seed : int
+    """
+    x, basis = coordinates(centers)
+    share = np.cumsum(np.linalg.norm(x, axis=0) ** 2)
+    share /= share[-1]
+    largest = min(int(np.argmax(np.where(share < 0.95, share, 0))) + 11, x.shape[1] - 1)
+    rng = np.random.default_rng([seed, 0])
+    gram = x @ x.T
+    best = np.empty((x.shape[1], 0))
+    subspaces, residuals, costs = [best], [np.inf], [np.inf]
+    for rank in range(1, largest + 1):
+        previous = best
+        cost = np.inf
+        for start in range(max(n_reps, 1)):
+            left = x - (x @ previous) @ previous.T
+            if start == 0:
+                unit = left / np.sqrt(np.maximum((left**2).sum(1, keepdims=True), 1e-300))
+                added = np.linalg.eigh(unit.T @ unit)[1][:, -1]
+            else:
+                added = x.T @ rng.standard_normal(len(x))
+            first = np.linalg.qr(np.column_stack([previous, added]))[0]
+            found, value, _ = minimise(x, gram, np.ascontiguousarray(first), TOLERANCE)
+            if value < cost:
+                best, cost = found, value
+        subspaces.append(best)
+        costs.append(cost)
+        residuals.append(_mean_correlation(x - (x @ best) @ best.T))
+        if rank > 4 and residuals[-1] > residuals[-2] > residuals[-3] > residuals[-4]:
+            break
+    chosen = int(np.argmin(residuals))
+    orthonormal = np.linalg.qr(basis @ subspaces[chosen])[0]
+    return LowRank(orthonormal, _mean_correlation(x), np.array(residuals[1:]), np.array(costs[1:]))
+
+
+@njit(cache=True, nogil=True)
+def cost_and_gradient(x, gram, v):  # type: ignore[no-untyped-def]
+    """Return the cost ½ Σ_mn E_mn² / (E_mm E_nn), its gradient, and a preconditioner.
+
+    E = X (1 - VVᵀ) Xᵀ are the inner products of the centres off the subspace V.
+
+    Parameters
+    ----------
+    x : ndarray, shape (P, r)
+        Centres.
+    gram : ndarray, shape (P, P)
+        X Xᵀ.
+    v : ndarray, shape (r, K)
+        Orthonormal basis of the subspace.
+
+    Returns
+    -------
+    cost : float
+    gradient : ndarray, shape (r, K)
+        In the tangent space of the Grassmannian.
+    preconditioner : ndarray, shape (K, K)
+        (cᵀ diag(E)⁻¹ c + 1)⁻¹ with c = X V; multiplies gradients from the right.
+    """
+    count, rank = x.shape[0], v.shape[1]
+    c = np.dot(x, v)
+    left = gram - np.dot(c, np.ascontiguousarray(c.T))
+    inverse = 1.0 / np.diag(left)
+    total = 0.0
+    outer = np.empty((count, rank))
+    scaled = np.empty((count, rank))
+    for m in range(count):
+        row = 0.0
+        for n in range(count):
+            weighted = left[m, n] * inverse[m] * inverse[n]
+            row += left[m, n] * weighted
+            left[m, n] = weighted
+        total += row
+        for k in range(rank):
+            outer[m, k] = row * inverse[m] * c[m, k]
+            scaled[m, k] = inverse[m] * c[m, k]
+    outer -= np.dot(left, c)
+    gradient = 2.0 * np.dot(x.T, outer)
+    gradient -= np.dot(v, np.dot(v.T, gradient))
+    return total / 2, gradient, np.linalg.inv(np.dot(c.T, scaled) + np.eye(rank))
+
+
+@njit(cache=True, nogil=True)
+def _inner(a, b):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(a.shape[0]):
+        for k in range(a.shape[1]):
+            total += a[i, k] * b[i, k]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def minimise(x, gram, v, tolerance, limit=500):  # type: ignore[no-untyped-def]
+    """Minimise `cost_and_gradient` over subspaces by preconditioned L-BFGS from `v`.
+
+    Steps are retracted by the polar decomposition, which turns the basis least, so that
+    remembered steps stay comparable; the direction made from them is projected onto the
+    tangent space (Absil, Mahony, Sepulchre 2008). Stops when the slope along the step is
+    below `tolerance`² of the cost, or nothing is to be gained within rounding.
+
+    Returns
+    -------
+    v : ndarray, shape (r, K)
+    cost : float
+    evaluations : int
+    """
+    shape = (MEMORY, v.shape[0], v.shape[1])
+    steps, changes = np.empty(shape), np.empty(shape)
+    products, factors = np.empty(MEMORY), np.empty(MEMORY)
+    stored, evaluations = 0, 1
+    cost, gradient, precondition = cost_and_gradient(x, gram, v)
+    for _ in range(limit):
+        direction = -gradient
+        kept = min(stored, MEMORY)
+        for back in range(kept):  # Nocedal and Wright, algorithm 7.4
+            i = (stored - 1 - back) % MEMORY
+            factors[i] = _inner(steps[i], direction) / products[i]
+            direction -= factors[i] * changes[i]
+        direction = np.dot(direction, precondition)
+        if kept:
+            i = (stored - 1) % MEMORY
+            curvature = _inner(changes[i], np.dot(changes[i], precondition))
+            direction *= products[i] / curvature
+        for back in range(kept - 1, -1, -1):
+            i = (stored - 1 - back) % MEMORY
+            factor = factors[i] - _inner(changes[i], direction) / products[i]
+            direction += factor * steps[i]
+        direction -= np.dot(v, np.dot(v.T, direction))
+        slope = _inner(direction, gradient)
+        if slope >= 0.0 and kept:  # memory misleads: begin anew
+            stored = 0
+            continue
+        if slope > -(tolerance**2) * cost:
+            break
+        squares, turn = np.linalg.eigh(np.dot(direction.T, direction))
+        step = 1.0 if kept else min(1.0, 0.5 / np.sqrt(squares[-1]))
+        while step > 1e-10:
+            polar = np.dot(turn / np.sqrt(1.0 + step * step * squares), turn.T)
+            trial = np.dot(v + step * direction, polar)
+            new_cost, new_gradient, new_precondition = cost_and_gradient(x, gram, trial)
+            evaluations += 1
+            if new_cost <= cost + 1e-4 * step * slope:
+                break
+            step /= 2.0
+        else:
+            break
+        i = stored % MEMORY
+        steps[i] = step * direction
+        changes[i] = new_gradient - gradient
+        products[i] = _inner(steps[i], changes[i])
+        if products[i] > 1e-12 * np.sqrt(
+            _inner(steps[i], steps[i]) * _inner(changes[i], changes[i])
+        ):
+            stored += 1
+        v, cost, gradient, precondition = trial, new_cost, new_gradient, new_precondition
+    return v, cost, evaluations
