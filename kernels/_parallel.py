@@ -10,7 +10,8 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -34,7 +35,7 @@ def for_each(
         threads = available()
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
-    with _controller().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         if threads == 1:
             return [function(item) for item in items]
         with ThreadPoolExecutor(threads) as pool:
@@ -46,6 +47,11 @@ def available() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Return a context in which BLAS keeps to one thread, so that its sums have one order."""
+    return _controller().limit(limits=1, user_api="blas")
 
 
 @functools.cache

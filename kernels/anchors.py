@@ -130,7 +130,7 @@ def _solve_again(points: Array, vector: Array, sign: Array, found: Solutions, ro
 
 
 def anchor_points(
-    sD1: ArrayLike,  # noqa: N803 - the name is the public package's
+    sD1: ArrayLike,
     t: ArrayLike,
     kappa: float = 0.0,
     multipliers: bool = False,
@@ -201,7 +201,7 @@ def sq_distance(weights: Array, gram: Array, q: Array) -> Array:
     return result
 
 
-def _check(sD1: ArrayLike, t: ArrayLike, kappa: float) -> tuple[Array, Array]:  # noqa: N803
+def _check(sD1: ArrayLike, t: ArrayLike, kappa: float) -> tuple[Array, Array]:
     points, vectors = np.asarray(sD1, np.float64), np.asarray(t, np.float64)
     if points.ndim != 2 or 0 in points.shape or vectors.ndim != 2 or len(vectors) != len(points):
         raise ValueError(
@@ -240,7 +240,7 @@ class Certificate:
 
 
 def certify(
-    sD1: ArrayLike,  # noqa: N803
+    sD1: ArrayLike,
     t: ArrayLike,
     kappa: float = 0.0,
     subset: Sequence[int] | None = None,

@@ -32,7 +32,7 @@ def manifold_capacity(
     low_rank: bool = True,
     definition: Definition = "paper",
     seed: int = 0,
-    n_reps: int = 1,
+    n_reps: int = 2,
     threads: int | None = None,
 ) -> Result:
     """Return capacity, radius and dimension of manifolds by mean-field theory.
@@ -127,7 +127,7 @@ def _analyse(
                 "low_rank: expected at least 2 features, of which some can be removed, got 1; "
                 "pass low_rank=False"
             )
-        structure = find_low_rank(centers, n_reps, seed)
+        structure = find_low_rank(centers, n_reps, seed, threads)
         basis, correlation = structure.basis, structure.correlation
     else:
         basis, correlation = np.empty((len(centers), 0)), _correlation(centers)

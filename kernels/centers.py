@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from kernels._parallel import for_each, one_blas_thread
+
 Array = NDArray[np.float64]
 
 MEMORY = 10
@@ -73,7 +75,9 @@ def coordinates(centers: Array) -> tuple[Array, Array]:
     if not len(kept) or variances[-1] <= (1e-13 * scale) ** 2 * centers.size:
         raise ValueError("all centres coincide: no correlation is defined between them")
     lengths = np.sqrt(variances[kept])
-    return vectors[:, kept] * lengths, deviations @ (vectors[:, kept] / lengths)
+    return np.ascontiguousarray(vectors[:, kept] * lengths), deviations @ (
+        vectors[:, kept] / lengths
+    )
 
 
 def center_correlation(centers: Array) -> float:
@@ -97,7 +101,7 @@ def _mean_correlation(x: Array) -> float:
     return float((cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
 
 
-def low_rank(centers: Array, n_reps: int = 1, seed: int = 0) -> LowRank:
+def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None = None) -> LowRank:
     """Find the subspace whose removal leaves the centres least correlated.
 
     As in the public package: for K = 1, 2, ... the best subspace of rank K is found, the
@@ -114,8 +118,13 @@ def low_rank(centers: Array, n_reps: int = 1, seed: int = 0) -> LowRank:
     n_reps : int
         Starts per rank; the first is deterministic, the others random.
     seed : int
+    threads : int, optional
+        Default: all processors. The result does not depend on it.
     """
-    x, basis = coordinates(centers)
+    if n_reps < 1:
+        raise ValueError(f"n_reps: expected at least 1 start, got {n_reps}")
+    with one_blas_thread():
+        x, basis = coordinates(centers)
     share = np.cumsum(np.linalg.norm(x, axis=0) ** 2)
     share /= share[-1]
     largest = min(int(np.argmax(np.where(share < 0.95, share, 0))) + 11, x.shape[1] - 1)
@@ -124,19 +133,14 @@ def low_rank(centers: Array, n_reps: int = 1, seed: int = 0) -> LowRank:
     best = np.empty((x.shape[1], 0))
     subspaces, residuals, costs = [best], [np.inf], [np.inf]
     for rank in range(1, largest + 1):
-        previous = best
-        cost = np.inf
-        for start in range(max(n_reps, 1)):
-            left = x - (x @ previous) @ previous.T
-            if start == 0:
-                unit = left / np.sqrt(np.maximum((left**2).sum(1, keepdims=True), 1e-300))
-                added = np.linalg.eigh(unit.T @ unit)[1][:, -1]
-            else:
-                added = x.T @ rng.standard_normal(len(x))
-            first = np.linalg.qr(np.column_stack([previous, added]))[0]
-            found, value, _ = minimise(x, gram, np.ascontiguousarray(first), TOLERANCE)
-            if value < cost:
-                best, cost = found, value
+        left = x - (x @ best) @ best.T
+        lengths = np.linalg.norm(left, axis=1, keepdims=True)
+        unit = left / np.where(lengths > 0, lengths, 1.0)
+        added = [np.linalg.eigh(unit.T @ unit)[1][:, -1]]
+        added += [x.T @ rng.standard_normal(len(x)) for _ in range(n_reps - 1)]
+        starts = [np.linalg.qr(np.column_stack([best, extra]))[0] for extra in added]
+        found = for_each(lambda start: minimise(x, gram, start, TOLERANCE), starts, threads)
+        best, cost, _ = min(found, key=lambda one: one[1])
         subspaces.append(best)
         costs.append(cost)
         residuals.append(_mean_correlation(x - (x @ best) @ best.T))

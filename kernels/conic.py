@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import qr
 from scipy.special import stdtrit
 
-from kernels._input import Manifolds, as_generator_key, as_manifolds, center
+from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
 from kernels._parallel import for_each
 from kernels._result import Result
 from kernels.anchors import solve
@@ -56,10 +56,7 @@ def conic_capacity(
         center(manifold, i)  # checks the values
     label_of = labeller(labels, len(points), draws, seed)
     owner = np.repeat(np.arange(len(points)), [m.shape[1] for m in points])
-    data = np.concatenate([np.asarray(m, np.float64) for m in points], axis=1)
-    data /= np.sqrt(np.einsum("ij,ij->", data, data) / data.shape[1]) or 1.0
-    if len(data) > data.shape[1]:
-        data = qr(data, mode="r", check_finite=False)[0][: data.shape[1]]
+    data = frame(np.concatenate([np.asarray(m, np.float64) for m in points], axis=1))
     gram = data.T @ data
 
     def one(draw: int) -> tuple[float, float, bool]:
@@ -88,3 +85,14 @@ def conic_capacity(
         },
         {"draws": draws, "labels": labels if isinstance(labels, str) else "given", "seed": seed},
     )
+
+
+def frame(data: Array) -> Array:
+    """Return the points, shape (N, m), scaled to mean square one in at most m dimensions.
+
+    Cones do not change by scaling, and only inner products matter.
+    """
+    data = data / (np.sqrt(np.einsum("ij,ij->", data, data) / data.shape[1]) or 1.0)
+    if len(data) > data.shape[1]:
+        data = qr(data, mode="r", check_finite=False)[0][: data.shape[1]]
+    return data

@@ -15,7 +15,7 @@ from kernels.capacity import _analyse, warn_degenerate
 
 
 def manifold_analysis_corr(
-    XtotT: Manifolds,  # noqa: N803 - the public names
+    XtotT: Manifolds,
     kappa: float,
     n_t: int,
     t_vecs: Sequence[ArrayLike] | None = None,

@@ -188,12 +188,11 @@ def _line_search(slack: Array, along: Array) -> float:
         else:
             high = step
         if curvature == 0.0:
-            if slope == 0.0:
-                return step
-        proposal = step + slope / curvature if curvature > 0 else np.inf
+            return step
+        proposal = step + slope / curvature
         if not low <= proposal <= high:
             proposal = 0.5 * (low + high)
-        if abs(proposal - step) <= 1e-12 * step or not np.isfinite(proposal):
+        if abs(proposal - step) <= 1e-12 * step:
             return step
         step = proposal
     return step
