@@ -6,6 +6,8 @@ number of features N enters only through two products with the (N, P) matrix of 
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,8 +141,8 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
         added = [np.linalg.eigh(unit.T @ unit)[1][:, -1]]
         added += [x.T @ rng.standard_normal(len(x)) for _ in range(n_reps - 1)]
         starts = [np.linalg.qr(np.column_stack([best, extra]))[0] for extra in added]
-        found = for_each(lambda start: minimise(x, gram, start, TOLERANCE), starts, threads)
-        best, cost, _ = min(found, key=lambda one: one[1])
+        found = for_each(lambda start: minimise(x, gram, start), starts, threads)
+        best, cost = min(found, key=lambda one: one[1])
         subspaces.append(best)
         costs.append(cost)
         residuals.append(_mean_correlation(x - (x @ best) @ best.T))
@@ -151,8 +153,19 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     return LowRank(orthonormal, _mean_correlation(x), np.array(residuals[1:]), np.array(costs[1:]))
 
 
-@njit(cache=True, nogil=True)
-def cost_and_gradient(x, gram, v):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _weigh(left, inverse, squares):  # type: ignore[no-untyped-def]
+    """Replace E by E_mn / (E_mm E_nn), and set `squares` to the row sums of E_mn² / (E_mm E_nn)."""
+    for m in range(left.shape[0]):
+        total = 0.0
+        for n in range(left.shape[1]):
+            weighted = left[m, n] * inverse[m] * inverse[n]
+            total += left[m, n] * weighted
+            left[m, n] = weighted
+        squares[m] = total
+
+
+def cost_and_gradient(x: Array, gram: Array, v: Array) -> tuple[float, Array, Array]:
     """Return the cost ½ Σ_mn E_mn² / (E_mm E_nn), its gradient, and a preconditioner.
 
     E = X (1 - VVᵀ) Xᵀ are the inner products of the centres off the subspace V.
@@ -174,40 +187,19 @@ def cost_and_gradient(x, gram, v):  # type: ignore[no-untyped-def]
     preconditioner : ndarray, shape (K, K)
         (cᵀ diag(E)⁻¹ c + 1)⁻¹ with c = X V; multiplies gradients from the right.
     """
-    count, rank = x.shape[0], v.shape[1]
-    c = np.dot(x, v)
-    left = gram - np.dot(c, np.ascontiguousarray(c.T))
-    inverse = 1.0 / np.diag(left)
-    total = 0.0
-    outer = np.empty((count, rank))
-    scaled = np.empty((count, rank))
-    for m in range(count):
-        row = 0.0
-        for n in range(count):
-            weighted = left[m, n] * inverse[m] * inverse[n]
-            row += left[m, n] * weighted
-            left[m, n] = weighted
-        total += row
-        for k in range(rank):
-            outer[m, k] = row * inverse[m] * c[m, k]
-            scaled[m, k] = inverse[m] * c[m, k]
-    outer -= np.dot(left, c)
-    gradient = 2.0 * np.dot(x.T, outer)
-    gradient -= np.dot(v, np.dot(v.T, gradient))
-    return total / 2, gradient, np.linalg.inv(np.dot(c.T, scaled) + np.eye(rank))
+    c = x @ v
+    left = gram - c @ c.T
+    inverse, squares = 1.0 / left.diagonal(), np.empty(len(x))
+    _weigh(left, inverse, squares)
+    gradient = 2.0 * (x.T @ ((squares * inverse)[:, None] * c - left @ c))
+    gradient -= v @ (v.T @ gradient)
+    precondition = np.linalg.inv(c.T @ (inverse[:, None] * c) + np.eye(c.shape[1]))
+    return float(squares.sum()) / 2, gradient, precondition
 
 
-@njit(cache=True, nogil=True)
-def _inner(a, b):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(a.shape[0]):
-        for k in range(a.shape[1]):
-            total += a[i, k] * b[i, k]
-    return total
-
-
-@njit(cache=True, nogil=True)
-def minimise(x, gram, v, tolerance, limit=500):  # type: ignore[no-untyped-def]
+def minimise(
+    x: Array, gram: Array, v: Array, tolerance: float = TOLERANCE, limit: int = 500
+) -> tuple[Array, float]:
     """Minimise `cost_and_gradient` over subspaces by preconditioned L-BFGS from `v`.
 
     Steps are retracted by the polar decomposition, which turns the basis least, so that
@@ -219,55 +211,46 @@ def minimise(x, gram, v, tolerance, limit=500):  # type: ignore[no-untyped-def]
     -------
     v : ndarray, shape (r, K)
     cost : float
-    evaluations : int
     """
-    shape = (MEMORY, v.shape[0], v.shape[1])
-    steps, changes = np.empty(shape), np.empty(shape)
-    products, factors = np.empty(MEMORY), np.empty(MEMORY)
-    stored, evaluations = 0, 1
     cost, gradient, precondition = cost_and_gradient(x, gram, v)
+    memory: deque[tuple[Array, Array, float]] = deque(maxlen=MEMORY)
     for _ in range(limit):
-        direction = -gradient
-        kept = min(stored, MEMORY)
-        for back in range(kept):  # Nocedal and Wright, algorithm 7.4
-            i = (stored - 1 - back) % MEMORY
-            factors[i] = _inner(steps[i], direction) / products[i]
-            direction -= factors[i] * changes[i]
-        direction = np.dot(direction, precondition)
-        if kept:
-            i = (stored - 1) % MEMORY
-            curvature = _inner(changes[i], np.dot(changes[i], precondition))
-            direction *= products[i] / curvature
-        for back in range(kept - 1, -1, -1):
-            i = (stored - 1 - back) % MEMORY
-            factor = factors[i] - _inner(changes[i], direction) / products[i]
-            direction += factor * steps[i]
-        direction -= np.dot(v, np.dot(v.T, direction))
-        slope = _inner(direction, gradient)
-        if slope >= 0.0 and kept:  # memory misleads: begin anew
-            stored = 0
-            continue
+        direction = -_inverse_hessian(memory, gradient, precondition)
+        direction -= v @ (v.T @ direction)
+        slope = float(np.vdot(direction, gradient))
         if slope > -(tolerance**2) * cost:
             break
-        squares, turn = np.linalg.eigh(np.dot(direction.T, direction))
-        step = 1.0 if kept else min(1.0, 0.5 / np.sqrt(squares[-1]))
+        squares, turn = np.linalg.eigh(direction.T @ direction)
+        step = 1.0 if memory else min(1.0, 0.5 / float(np.sqrt(squares[-1])))
         while step > 1e-10:
-            polar = np.dot(turn / np.sqrt(1.0 + step * step * squares), turn.T)
-            trial = np.dot(v + step * direction, polar)
-            new_cost, new_gradient, new_precondition = cost_and_gradient(x, gram, trial)
-            evaluations += 1
+            polar = (turn / np.sqrt(1.0 + step * step * squares)) @ turn.T
+            trial = (v + step * direction) @ polar
+            new_cost, new_gradient, precondition = cost_and_gradient(x, gram, trial)
             if new_cost <= cost + 1e-4 * step * slope:
                 break
             step /= 2.0
         else:
             break
-        i = stored % MEMORY
-        steps[i] = step * direction
-        changes[i] = new_gradient - gradient
-        products[i] = _inner(steps[i], changes[i])
-        if products[i] > 1e-12 * np.sqrt(
-            _inner(steps[i], steps[i]) * _inner(changes[i], changes[i])
-        ):
-            stored += 1
-        v, cost, gradient, precondition = trial, new_cost, new_gradient, new_precondition
-    return v, cost, evaluations
+        moved, change = step * direction, new_gradient - gradient
+        product = float(np.vdot(moved, change))
+        if product > 1e-12 * np.linalg.norm(moved) * np.linalg.norm(change):
+            memory.append((moved, change, product))
+        v, cost, gradient = trial, new_cost, new_gradient
+    return v, cost
+
+
+def _inverse_hessian(
+    memory: Sequence[tuple[Array, Array, float]], gradient: Array, precondition: Array
+) -> Array:
+    """Apply the L-BFGS approximation of the inverse Hessian (Nocedal and Wright, alg. 7.4)."""
+    result, factors = gradient.copy(), []
+    for step, change, product in reversed(memory):
+        factors.append(float(np.vdot(step, result)) / product)
+        result -= factors[-1] * change
+    result = result @ precondition
+    if memory:
+        _, change, product = memory[-1]
+        result *= product / float(np.vdot(change, change @ precondition))
+    for (step, change, product), factor in zip(memory, reversed(factors), strict=True):
+        result += (factor - float(np.vdot(change, result)) / product) * step
+    return result

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import chdtri, ndtri
 
 import kernels
-from kernels import anchors, nnls
+from kernels import _parallel, anchors, nnls
 from tests import naive_kernels as naive
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
@@ -243,7 +243,7 @@ def test_rotation_permutation_and_padding_change_nothing(size):
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(sizes)
 def test_points_and_margin_only_make_it_harder(size):
-    points, t, rng = drawn(size)
+    points, t, _ = drawn(size)
     fewer = kernels.anchor_points(points[:, :-1], t).sq_distance
     more = kernels.anchor_points(points, t).sq_distance
     assert (more >= fewer - 1e-12).all()
@@ -291,6 +291,12 @@ def test_bad_input(points, t, kappa, message):
 def test_threads_must_be_positive():
     with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
         kernels.anchor_points(np.ones((2, 2)), np.ones((2, 1)), threads=0)
+
+
+def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert _parallel.available() == 1
 
 
 def test_a_certificate_prints_its_largest_difference_and_survives_failing_solvers():

@@ -215,7 +215,7 @@ def test_the_search_finds_planted_structure_and_random_starts_do_no_better():
     for rank in (1, 2, 3):
         for _ in range(5):
             start = np.linalg.qr(rng.standard_normal((x.shape[1], rank)))[0]
-            _, cost, _ = centers.minimise(x, x @ x.T, start, 1e-6)
+            _, cost = centers.minimise(x, x @ x.T, start, 1e-6)
             assert found.costs[rank - 1] <= cost * 1.01
 
 
@@ -242,10 +242,9 @@ def test_the_search_stops_after_three_increases():
 def test_a_descent_from_a_minimum_stays_there():
     x, _ = centers.coordinates(correlated_centers())
     start = np.linalg.qr(np.random.default_rng(0).standard_normal((x.shape[1], 2)))[0]
-    v, cost, _ = centers.minimise(x, x @ x.T, start, 1e-7)
-    again, same, evaluations = centers.minimise(x, x @ x.T, v, 1e-7)
+    v, cost = centers.minimise(x, x @ x.T, start, 1e-7)
+    _, same = centers.minimise(x, x @ x.T, v, 1e-7)
     assert same == pytest.approx(cost, rel=1e-10)
-    assert evaluations < 80
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
@@ -306,7 +305,7 @@ def test_the_drop_in_warns_of_a_centre_on_the_global_mean():
         capacity, *_ = manifold_analysis_corr(list(middles + noise), 0, 10)
     assert np.isfinite(capacity[:2]).all()
     assert np.isnan(capacity[2])
-    with pytest.raises(ValueError, match="manifold 2: .*pass low_rank=False|manifold 2: its"):
+    with pytest.raises(ValueError, match=r"manifold 2: .*its centre coincides"):
         kernels.manifold_capacity(list(middles + noise), n_t=10)
 
 
