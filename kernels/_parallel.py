@@ -51,7 +51,8 @@ def available() -> int:
 
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Return a context in which BLAS keeps to one thread, so that its sums have one order."""
-    return _controller().limit(limits=1, user_api="blas")
+    limits: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
+    return limits
 
 
 @functools.cache

@@ -31,7 +31,7 @@ def point_capacity(kappa: float = 0.0) -> float:
         from scipy.integrate import quad
 
         inverse, _ = quad(lambda t: (t - kappa) ** 2 * _gauss(t), -np.inf, kappa, epsrel=1e-12)
-        return 1 / inverse
+        return 1 / float(inverse)
     return 1 / ((1 + kappa**2) * float(ndtr(kappa)) + kappa * _gauss(kappa))
 
 
@@ -97,4 +97,4 @@ def ball_capacity(
         epsrel=1e-11,
         limit=500,
     )
-    return 1 / inverse
+    return 1 / float(inverse)

@@ -107,7 +107,7 @@ def solve(
         gram, q, sign, len(points), 100 + 10 * size,
         found.multipliers, found.kkt_residual, found.iterations, found.solved,
     )  # fmt: skip
-    for row in np.flatnonzero(~found.solved | (found.kkt_residual > ACCEPTED)):
+    for row in np.flatnonzero(~found.solved | (found.kkt_residual > ACCEPTED)).tolist():
         _solve_again(points * sign, vectors[:, row], sign, found, row)
     return found
 
@@ -188,7 +188,7 @@ def barycentric(alpha: Array, q: Array) -> Array:
     total = alpha.sum(axis=1, keepdims=True)
     inside = np.flatnonzero(total[:, 0] == 0.0)
     total[inside] = 1.0
-    weights = alpha / total
+    weights: Array = alpha / total
     weights[inside, q[inside].argmax(axis=1)] = 1.0
     return weights
 

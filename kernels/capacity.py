@@ -234,7 +234,8 @@ class _Moments:
 
     @classmethod
     def undefined(cls) -> _Moments:
-        return cls(*[float("nan")] * 8, unsolved=0)
+        nan = float("nan")
+        return cls(nan, nan, nan, nan, nan, nan, nan, nan, 0)
 
 
 def _moments(
@@ -300,8 +301,8 @@ def _moments(
 
 def _factor(gram: Array) -> Array:
     """Return a square A with AᵀA = gram, by pivoted Cholesky; rows past the rank are zero."""
-    upper, pivots, rank, _ = lapack.dpstrf(gram, lower=0)
-    upper = np.triu(upper)
+    packed, pivots, rank, _ = lapack.dpstrf(gram, lower=0)
+    upper: Array = np.triu(packed)
     upper[rank:] = 0.0
     factor = np.empty_like(upper)
     factor[:, pivots - 1] = upper

@@ -49,7 +49,7 @@ class LowRank:
     @property
     def rank(self) -> int:
         """K, the number of dimensions removed."""
-        return self.basis.shape[1]
+        return int(self.basis.shape[1])
 
 
 def coordinates(centers: Array) -> tuple[Array, Array]:
@@ -194,7 +194,7 @@ def cost_and_gradient(x: Array, gram: Array, v: Array) -> tuple[float, Array, Ar
     gradient = 2.0 * (x.T @ ((squares * inverse)[:, None] * c - left @ c))
     gradient -= v @ (v.T @ gradient)
     precondition = np.linalg.inv(c.T @ (inverse[:, None] * c) + np.eye(c.shape[1]))
-    return float(squares.sum()) / 2, gradient, precondition
+    return float(squares.sum()) / 2, gradient, precondition.astype(np.float64, copy=False)
 
 
 def minimise(

@@ -140,7 +140,9 @@ def test_the_line_search_minimises():
     rng = np.random.default_rng(0)
     problems = [rng.standard_normal((2, 12)) for _ in range(30)]
     # From s = 1 Newton's step goes below zero here, so the bracket is needed.
-    problems.append(np.array([[-0.41, 0.16, -0.025, 0.17, 0.012], [-0.067, 0, 0.041, 58, 0.63]]))
+    slack = [-0.4106746, 0.16444202, -0.02453798, 0.16661211, 0.01206998]
+    along = [-0.06683127, -0.00014269, 0.04081136, 57.84030623, 0.62695585]
+    problems.append(np.array([slack, along]))
     for slack, along in problems:
         along = along * np.sign(np.maximum(slack, 0) @ along)  # downhill
         step = separability._line_search(slack, along)
