@@ -135,10 +135,7 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     best = np.empty((x.shape[1], 0))
     subspaces, residuals, costs = [best], [np.inf], [np.inf]
     for rank in range(1, largest + 1):
-        left = x - (x @ best) @ best.T
-        lengths = np.linalg.norm(left, axis=1, keepdims=True)
-        unit = left / np.where(lengths > 0, lengths, 1.0)
-        added = [np.linalg.eigh(unit.T @ unit)[1][:, -1]]
+        added = [_leading_direction(x - (x @ best) @ best.T)]
         added += [x.T @ rng.standard_normal(len(x)) for _ in range(n_reps - 1)]
         starts = [np.linalg.qr(np.column_stack([best, extra]))[0] for extra in added]
         found = for_each(lambda start: minimise(x, gram, start), starts, threads)
@@ -163,6 +160,18 @@ def _weigh(left, inverse, squares):  # type: ignore[no-untyped-def]
             total += left[m, n] * weighted
             left[m, n] = weighted
         squares[m] = total
+
+
+def _leading_direction(x: Array) -> Array:
+    """Return about the direction that most rows share, each scaled to length one."""
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    unit = x / np.where(lengths > 0, lengths, 1.0)
+    matrix = unit.T @ unit
+    direction: Array = matrix[:, matrix.diagonal().argmax()]
+    for _ in range(20):  # power iteration; as a start this is close enough
+        direction = matrix @ direction
+        direction /= np.linalg.norm(direction)
+    return direction
 
 
 def cost_and_gradient(x: Array, gram: Array, v: Array) -> tuple[float, Array, Array]:
