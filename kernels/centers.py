@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels._jit import compiled
 from kernels._parallel import for_each, one_blas_thread
 
 Array = NDArray[np.float64]
@@ -150,7 +150,7 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     return LowRank(orthonormal, _mean_correlation(x), np.array(residuals[1:]), np.array(costs[1:]))
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled
 def _weigh(left, inverse, squares):  # type: ignore[no-untyped-def]
     """Replace E by E_mn / (E_mm E_nn), and set `squares` to the row sums of E_mn² / (E_mm E_nn)."""
     for m in range(left.shape[0]):
