@@ -82,6 +82,7 @@ def coordinates(centers: Array) -> tuple[Array, Array]:
     )
 
 
+@one_blas_thread
 def center_correlation(centers: Array) -> float:
     """Mean absolute correlation between pairs of centres, their common mean removed.
 
@@ -103,6 +104,7 @@ def _mean_correlation(x: Array) -> float:
     return float((cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
 
 
+@one_blas_thread
 def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None = None) -> LowRank:
     """Find the subspace whose removal leaves the centres least correlated.
 
@@ -125,8 +127,7 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     """
     if n_reps < 1:
         raise ValueError(f"n_reps: expected at least 1 start, got {n_reps}")
-    with one_blas_thread():
-        x, basis = coordinates(centers)
+    x, basis = coordinates(centers)
     share = np.cumsum(np.linalg.norm(x, axis=0) ** 2)
     share /= share[-1]
     largest = min(int(np.argmax(np.where(share < 0.95, share, 0))) + 11, x.shape[1] - 1)

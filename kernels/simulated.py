@@ -11,7 +11,7 @@ from scipy.linalg import qr
 from scipy.special import bdtr
 
 from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
-from kernels._parallel import for_each
+from kernels._parallel import for_each, one_blas_thread
 from kernels._result import Result
 from kernels.separability import decide
 
@@ -23,6 +23,7 @@ LEVEL = 0.95
 """Coverage of all intervals."""
 
 
+@one_blas_thread
 def simulated_capacity(
     manifolds: Manifolds,
     draws: int = 100,
