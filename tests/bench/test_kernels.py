@@ -250,10 +250,13 @@ def separable_by_cvxopt(x, y):
     z = -(y * np.vstack([x, np.ones(x.shape[1])])).T
     cost = np.eye(z.shape[1])
     cost[-1, -1] = 0
-    done = solvers.qp(
-        matrix(cost), matrix(np.zeros(z.shape[1])), matrix(z.copy()), matrix(-np.ones(len(z))),
-        options={"show_progress": False, "maxiters": 100},
-    )  # fmt: skip
+    try:
+        done = solvers.qp(
+            matrix(cost), matrix(np.zeros(z.shape[1])), matrix(z.copy()), matrix(-np.ones(len(z))),
+            options={"show_progress": False, "maxiters": 100},
+        )  # fmt: skip
+    except ArithmeticError:  # it diverges on some sets that are not separable
+        return False
     return done["status"] == "optimal" and bool((z @ np.array(done["x"])[:, 0] < 0).all())
 
 
