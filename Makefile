@@ -35,11 +35,15 @@ validate: $(READER)/done ## Check every stored dataset
 
 test: $(FULL)/done ## Run the tests
 	$(FULL)/bin/python -m pytest -q
+	@echo "The kernels once more, uncompiled, where coverage can see every line:"
+	@mkdir -p build
+	NUMBA_DISABLE_JIT=1 $(FULL)/bin/coverage run -m pytest -q tests/test_kernels_*.py
+	$(FULL)/bin/coverage report
 
 kill: $(FULL)/done ## Kill runs 20 times at random moments and compare every bit
 	$(FULL)/bin/python -m tests.kill
 
-bench: $(FULL)/done ## Time attack and training beside public alternatives
+bench: $(FULL)/done ## Time attack, training and kernels beside public alternatives
 	$(FULL)/bin/python -m pytest tests/bench --benchmark-only -q -s
 
 check: $(FULL)/done ## Lint, format, types
