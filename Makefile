@@ -8,7 +8,7 @@ FULL := .venv/full
 FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 
-.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) validate test bench kill check lock clean
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report validate test bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,16 +27,23 @@ $(FIGURES) $(FIGURES:%=figures/%): $(READER)/done
 $(TABLES): $(READER)/done
 	@$(READER)/bin/python -m paper.$@
 
+report: $(READER)/done ## Write build/report.html: everything on one page, with an explorer
+	@$(READER)/bin/python -m paper.report
+
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m repro validate data
 
 test: $(FULL)/done ## Run the tests
 	$(FULL)/bin/python -m pytest -q
+	@echo "The kernels once more, uncompiled, where coverage can see every line:"
+	@mkdir -p build
+	NUMBA_DISABLE_JIT=1 $(FULL)/bin/coverage run -m pytest -q tests/test_kernels_*.py
+	$(FULL)/bin/coverage report
 
 kill: $(FULL)/done ## Kill runs 20 times at random moments and compare every bit
 	$(FULL)/bin/python -m tests.kill
 
-bench: $(FULL)/done ## Time attack and training beside public alternatives
+bench: $(FULL)/done ## Time attack, training and kernels beside public alternatives
 	$(FULL)/bin/python -m pytest tests/bench --benchmark-only -q -s
 
 check: $(FULL)/done ## Lint, format, types

@@ -1,0 +1,6 @@
+"""Options of the benchmarks."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--replica", help="clone of the public package to run beside the kernels")
+    parser.addoption("--replica-python", help="interpreter of its environment")

@@ -1,0 +1,350 @@
+"""The kernels beside public alternatives: same problems, same run.
+
+``--replica PATH`` adds a clone of the public package (schung039/neural_manifolds_replicaMFT), run
+by ``--replica-python`` in an environment of its own with pymanopt 0.2.5, autograd, cvxopt.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog, minimize, nnls
+
+import kernels
+import kernels.replica
+from kernels import anchors, centers, separability, simulated
+from kernels._parallel import for_each
+
+cvxopt = pytest.importorskip("cvxopt", reason="pip install cvxopt, to compare with its solver")
+SVC = pytest.importorskip("sklearn.svm", reason="pip install scikit-learn, to compare").SVC
+
+
+def features(count, features, points, seed=0):
+    """ReLU features of noisy exemplars, float64, shape (P, N, M)."""
+    rng = np.random.default_rng(seed)
+    middles = rng.standard_normal((count, features, 1))
+    return np.maximum(middles + 0.5 * rng.standard_normal((count, features, points)), 0)
+
+
+def balls(count, points, dimension, radius, seed=0):
+    rng = np.random.default_rng(seed)
+    size = count * (dimension + 1)
+    result = []
+    for _ in range(count):
+        middle = rng.standard_normal(size)
+        basis = np.linalg.qr(rng.standard_normal((size, dimension)))[0]
+        on_sphere = rng.standard_normal((dimension, points))
+        on_sphere *= radius / np.linalg.norm(on_sphere, axis=0)
+        result.append((middle / np.linalg.norm(middle))[:, None] + basis @ on_sphere)
+    return result
+
+
+# Anchor solves
+
+
+def problems(count, points, size, n_t, radius, seed=0):
+    """P manifolds as (points with their last row of ones, t)."""
+    rng = np.random.default_rng(seed)
+    lifted = [
+        np.vstack([radius * rng.standard_normal((size, points)) / np.sqrt(size), np.ones(points)])
+        for _ in range(count)
+    ]
+    return lifted, [rng.standard_normal((size + 1, n_t)) for _ in lifted]
+
+
+def by_kernel(lifted, vectors, threads):
+    found = for_each(lambda i: anchors.solve(lifted[i], vectors[i]), range(len(lifted)), threads)
+    return np.array(
+        [((s @ f.multipliers.T) ** 2).sum(axis=0) for s, f in zip(lifted, found, strict=True)]
+    )
+
+
+def by_scipy(lifted, vectors):
+    return np.array(
+        [
+            [np.sum((s @ nnls(s, t)[0]) ** 2) for t in ts.T]
+            for s, ts in zip(lifted, vectors, strict=True)
+        ]
+    )
+
+
+def by_cvxopt(lifted, vectors):
+    """The public package's problem statement and its tolerances."""
+    from cvxopt import matrix, solvers
+
+    options = {
+        "show_progress": False, "maxiters": 1000000,
+        "abstol": 1e-12, "reltol": 1e-12, "feastol": 1e-12,
+    }  # fmt: skip
+    values = []
+    for s, ts in zip(lifted, vectors, strict=True):
+        for t in ts.T:
+            if (s[:-1].T @ t[:-1]).max() + t[-1] < 0:
+                values.append(0.0)
+                continue
+            done = solvers.qp(
+                matrix(np.identity(len(t))), matrix(-t[:, None]), matrix(s.T.copy()),
+                matrix(np.zeros(s.shape[1])), options=options,
+            )  # fmt: skip
+            values.append(float(((np.array(done["x"])[:, 0] - t) ** 2).sum()))
+    return np.array(values).reshape(len(lifted), -1)
+
+
+ANCHORS = {
+    "kernel, 1 thread": (lambda *a: by_kernel(*a, 1), 100, 200),
+    "kernel, 2 threads": (lambda *a: by_kernel(*a, 2), 100, 200),
+    "scipy nnls": (by_scipy, 10, 50),
+    "cvxopt": (by_cvxopt, 4, 50),
+}
+
+
+@pytest.mark.parametrize("radius", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("solver", ANCHORS)
+def test_anchor_solves(benchmark, solver, radius):
+    """P = 100, M = 50, D = 50; the slow solvers get fewer manifolds and vectors."""
+    benchmark.group = f"anchor solves, M = 50, D = 50, R = {radius}"
+    solve, count, n_t = ANCHORS[solver]
+    lifted, vectors = problems(count, 50, 50, n_t, radius)
+    benchmark.pedantic(solve, (lifted, vectors), rounds=5, warmup_rounds=1)
+    report(benchmark, solver, per=count * n_t, unit="µs per solve", scale=1e6)
+
+
+@pytest.mark.parametrize("points", [50, 200, 400, 1000])
+@pytest.mark.parametrize("size", [50, 300, 1000])
+@pytest.mark.parametrize("solver", ["kernel, 1 thread", "scipy nnls"])
+def test_growth_of_anchor_solves(benchmark, solver, size, points):
+    benchmark.group = f"anchor solves, M = {points}, D = {size}, R = 2"
+    n_t = 100 if solver.startswith("kernel") else 3
+    lifted, vectors = problems(1, points, size, n_t, 2.0)
+    benchmark.pedantic(ANCHORS[solver][0], (lifted, vectors), rounds=3, warmup_rounds=1)
+    report(benchmark, solver, per=n_t, unit="µs per solve", scale=1e6)
+
+
+# The whole analysis
+
+
+def generic_analysis(manifolds, n_t, share):
+    """The steps without low-rank removal by generic solvers, on a share of the manifolds."""
+    from scipy.linalg import qr
+
+    origin = np.concatenate(list(manifolds), axis=1).mean(axis=1, keepdims=True)
+    rng, inverse = np.random.default_rng(0), []
+    for manifold in manifolds[: int(share * len(manifolds))]:
+        middle = manifold.mean(axis=1, keepdims=True)
+        scaled = (manifold - middle) / np.linalg.norm(middle - origin)
+        q, _ = qr(scaled, mode="economic")
+        lifted = np.vstack([q.T @ scaled, np.ones(manifold.shape[1])])
+        t = rng.standard_normal((len(lifted), n_t))
+        inverse.append(by_cvxopt([lifted], [t]).mean())
+    return 1 / np.mean(inverse)
+
+
+@pytest.mark.parametrize("what", ["kernel, low rank", "kernel", "generic solvers"])
+def test_whole_analysis(benchmark, what):
+    benchmark.group = "whole analysis, P = 100, M = 50, N = 2048, n_t = 300"
+    manifolds = features(100, 2048, 50)
+    share = 1.0 if what.startswith("kernel") else 0.03
+    if what == "generic solvers":
+        benchmark.pedantic(generic_analysis, (manifolds, 300, share), rounds=2)
+    else:
+        benchmark.pedantic(
+            kernels.manifold_capacity, (manifolds,), {"low_rank": "low" in what},
+            rounds=7, warmup_rounds=1,
+        )  # fmt: skip
+    report(benchmark, what, per=share, unit="s", scale=1)
+
+
+REPLICA = """
+import pickle, sys, time, numpy as np
+sys.path.insert(0, sys.argv[1])
+from mftma.manifold_analysis_correlation import manifold_analysis_corr
+given = np.load(sys.argv[2])
+manifolds, vectors = list(given["manifolds"]), list(given["vectors"])
+np.random.seed(0)
+began = time.perf_counter()
+a, r, d, c, k = manifold_analysis_corr(manifolds, 0, vectors[0].shape[1], vectors, n_reps=1)
+np.savez(sys.argv[3], capacity=a, radius=r, dimension=d, correlation=c, rank=k,
+         seconds=time.perf_counter() - began)
+"""
+
+
+def test_public_package(benchmark, request, tmp_path):
+    """Same manifolds, same t vectors; the subspaces removed may differ, so both are reported."""
+    clone = request.config.getoption("--replica")
+    if clone is None:
+        pytest.skip("pass --replica PATH, a clone of the public package")
+    python = request.config.getoption("--replica-python") or sys.executable
+    manifolds = features(50, 512, 50)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((50, 51, 200))
+    np.savez(tmp_path / "in.npz", manifolds=manifolds, vectors=vectors)
+    subprocess.run(
+        [python, "-c", REPLICA, clone, tmp_path / "in.npz", tmp_path / "out.npz"], check=True
+    )
+    theirs = np.load(tmp_path / "out.npz")
+    benchmark.group = "drop-in, P = 50, M = 50, N = 512, n_t = 200, n_reps = 1"
+    ours = benchmark.pedantic(
+        kernels.replica.manifold_analysis_corr, (manifolds, 0, 200, vectors, 1),
+        rounds=5, warmup_rounds=1,
+    )  # fmt: skip
+    report(benchmark, "kernel", per=1, unit="s", scale=1)
+    seconds = float(theirs["seconds"])
+    print(f"  public package: {seconds:.2f} s, {seconds / benchmark.stats['min']:.0f} x")
+    for name, found in zip(("capacity", "radius", "dimension"), ours, strict=False):
+        print(f"  median {name}: ours {np.median(found):.4f}, theirs {np.median(theirs[name]):.4f}")
+    print(
+        f"  correlation: {ours[3]:.6f}, {theirs['correlation']:.6f}; K: {ours[4]}, {theirs['rank']}"
+    )
+
+
+# Low rank
+
+
+def by_scipy_lbfgs(x, gram, start, numerical):
+    """The same cost over unconstrained matrices, made orthonormal by QR, by scipy's L-BFGS-B."""
+    shape = start.shape
+
+    def cost(flat):
+        v, r = np.linalg.qr(flat.reshape(shape))
+        value, gradient, _ = centers.cost_and_gradient(x, gram, v)
+        return (value, np.linalg.solve(r, gradient.T).T.ravel()) if not numerical else value
+
+    done = minimize(cost, start.ravel(), jac=not numerical, method="L-BFGS-B")
+    return done.x, done.fun
+
+
+@pytest.mark.parametrize("method", ["kernel", "scipy, gradient", "scipy, numerical gradient"])
+def test_low_rank_step(benchmark, method):
+    benchmark.group = "low-rank step, P = 50, K = 5"
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal((512, 8)) @ rng.standard_normal((8, 50))
+    x, _ = centers.coordinates(np.maximum(common + rng.standard_normal((512, 50)), 0))
+    gram = x @ x.T
+    start = np.linalg.qr(rng.standard_normal((x.shape[1], 5)))[0]
+    if method == "kernel":
+        _, cost = benchmark.pedantic(centers.minimise, (x, gram, start), rounds=7, warmup_rounds=1)
+    else:
+        _, cost = benchmark.pedantic(
+            by_scipy_lbfgs, (x, gram, start, "numerical" in method), rounds=2
+        )
+    report(benchmark, f"{method}: cost {cost:.6f}", per=1, unit="ms", scale=1e3)
+
+
+# Separability
+
+
+def dichotomy(points, size, seed=0):
+    rng = np.random.default_rng(seed)
+    count = points // 20
+    middles = rng.standard_normal((size, count, 1))
+    x = (middles + 0.35 * rng.standard_normal((size, count, 20))).reshape(size, -1)
+    return x, np.repeat(rng.permutation(np.repeat([1.0, -1.0], count // 2)), 20)
+
+
+def separable_by_cvxopt(x, y):
+    from cvxopt import matrix, solvers
+
+    z = -(y * np.vstack([x, np.ones(x.shape[1])])).T
+    cost = np.eye(z.shape[1])
+    cost[-1, -1] = 0
+    try:
+        done = solvers.qp(
+            matrix(cost), matrix(np.zeros(z.shape[1])), matrix(z.copy()), matrix(-np.ones(len(z))),
+            options={"show_progress": False, "maxiters": 100},
+        )  # fmt: skip
+    except ArithmeticError:  # it diverges on some sets that are not separable
+        return False
+    return done["status"] == "optimal" and bool((z @ np.array(done["x"])[:, 0] < 0).all())
+
+
+def separable_by_highs(x, y):
+    z = (y * np.vstack([x, np.ones(x.shape[1])])).T
+    done = linprog(np.zeros(z.shape[1]), A_ub=-z, b_ub=-np.ones(len(z)), bounds=(None, None))
+    return done.status == 0
+
+
+def separable_by_svc(x, y):
+    machine = SVC(kernel="linear", C=1e10, max_iter=200_000).fit(x.T, y)
+    return bool((machine.predict(x.T) == y).all())
+
+
+SEPARATORS = {
+    "kernel": lambda x, y: separability.separable(x, y).separable,
+    "cvxopt QP": separable_by_cvxopt,
+    "HiGHS LP": separable_by_highs,
+    "sklearn SVC": separable_by_svc,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Solver terminated early")
+@pytest.mark.parametrize(
+    ("points", "size"), [(800, 30), (800, 60), (1800, 60), (1800, 150), (5000, 150), (5000, 480)]
+)
+@pytest.mark.parametrize("method", SEPARATORS)
+def test_separability(benchmark, method, points, size):
+    benchmark.group = f"separability, {points} points, n = {size}"
+    if points == 5000 and method != "kernel" and method != "cvxopt QP":
+        pytest.skip("minutes")
+    x, y = dichotomy(points, size)
+    fast = method == "kernel"
+    verdict = benchmark.pedantic(
+        SEPARATORS[method], (x, y), rounds=7 if fast else 1, warmup_rounds=int(fast)
+    )
+    report(benchmark, f"{method}: {verdict}", per=1, unit="ms", scale=1e3)
+
+
+# Simulated capacity
+
+
+def fresh_bisection(manifolds, repeats):
+    """The public procedure: fresh projections at each n, each tested by a quadratic program."""
+    data = np.concatenate(manifolds, axis=1)
+    owner = np.repeat(np.arange(len(manifolds)), manifolds[0].shape[1])
+    rng = np.random.default_rng(0)
+
+    def share(n):
+        hits = 0
+        for _ in range(repeats):
+            x = rng.standard_normal((n, len(data))) @ data
+            x /= np.linalg.norm(x, axis=0)
+            signs = np.where(rng.permutation(len(manifolds)) < len(manifolds) // 2, 1.0, -1.0)
+            hits += separable_by_cvxopt(x, signs[owner])
+        return hits / repeats
+
+    low, high = 2, len(data)
+    while high - low > 1:
+        middle = (low + high) // 2
+        p = share(middle)
+        if abs(p - 0.5) <= 0.05:
+            return middle
+        low, high = (low, middle) if p > 0.5 else (middle, high)
+    return high
+
+
+@pytest.mark.parametrize("case", [(20, 10, 3, 0.5), (40, 20, 5, 1.0), (60, 30, 8, 1.0)], ids=str)
+@pytest.mark.parametrize("method", ["kernel, 100 draws", "fresh projections, QP, 2 repeats"])
+def test_simulated_capacity(benchmark, method, case):
+    """The public procedure with 2 repeats per n: at equal interval width it needs about 100."""
+    benchmark.group = "simulated capacity of balls (P, M, D, R) = " + str(case)
+    manifolds = balls(*case)
+    if method.startswith("kernel"):
+        found = benchmark.pedantic(
+            simulated.simulated_capacity, (manifolds,), rounds=2, warmup_rounds=0
+        )
+        text = f"{found.capacity:.3f} [{found.capacity_low:.3f}, {found.capacity_high:.3f}]"
+        per = 1.0
+    else:
+        n = benchmark.pedantic(fresh_bisection, (manifolds, 2), rounds=1)
+        text, per = f"{case[0] / n:.3f}", 2 / 100
+    report(benchmark, f"{method}: {text}", per=per, unit="s per 100 draws", scale=1)
+
+
+def report(benchmark, what, per, unit, scale):
+    """Print minimum, median and maximum of the rounds in the unit, and keep them."""
+    times = np.sort(benchmark.stats.stats.data) / per * scale
+    text = f"{times[0]:.4g} .. {np.median(times):.4g} .. {times[-1]:.4g} {unit}"
+    benchmark.extra_info["result"] = text
+    print(f"\n{benchmark.group}\n  {what}: {text}")

@@ -1,0 +1,322 @@
+"""Anchor points: against brute force, scipy and cvxpy; known answers by quadrature."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import chdtri, ndtri
+
+import kernels
+from kernels import _jit, _parallel, anchors, nnls
+from tests import naive_kernels as naive
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
+KINDS = (
+    "cloud", "segment", "duplicates", "more points than features", "off centre", "scales",
+    "nearly collinear", "float32",
+)  # fmt: skip
+
+
+def problem(kind, rng):
+    features, count = int(rng.integers(1, 12)), int(rng.integers(2, 25))
+    radius = 10.0 ** rng.uniform(-1, 1)
+    points = rng.standard_normal((features, count)) / np.sqrt(features)
+    if kind == "segment":
+        points = rng.standard_normal((features, 2))
+    elif kind == "duplicates":
+        points = points[:, rng.integers(0, count // 2, count)]
+    elif kind == "more points than features":
+        points = rng.standard_normal((int(rng.integers(1, 4)), 60))
+    elif kind == "off centre":
+        points += 3 * rng.standard_normal((features, 1))
+    elif kind == "scales":
+        radius = 10.0 ** rng.uniform(-6, 3)
+    elif kind == "nearly collinear":
+        noise = 10.0 ** rng.uniform(-9, -3)
+        points = rng.standard_normal((features, 1)) * rng.standard_normal(count) + noise * points
+    elif kind == "float32":
+        points = points.astype(np.float32)
+    lifted = np.vstack([radius * points, np.ones((1, points.shape[1]))]).astype(np.float64)
+    return lifted, rng.standard_normal((len(lifted), 1)), float(rng.choice([0, 0, 0.5, -0.3]))
+
+
+@pytest.mark.skipif(not JIT, reason="a matter of numbers, not of code paths")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thousand_problems_agree_with_cvxpy(kind):
+    rng = np.random.default_rng(KINDS.index(kind))
+    for _ in range(125):
+        points, t, kappa = problem(kind, rng)
+        certificate = kernels.certify(points, t, kappa)
+        assert certificate.difference.max() < 1e-8
+        assert kernels.anchor_points(points, t, kappa).kkt_residual.max() < 1e-10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_anchors_and_distances_agree_with_the_naive_twin(kind):
+    rng = np.random.default_rng(KINDS.index(kind))
+    for _ in range(10):
+        points, t, kappa = problem(kind, rng)
+        found = kernels.anchor_points(points, t, kappa, multipliers=True)
+        s, f = naive.anchor(points, t[:, 0], kappa)
+        assert found.solved.all()
+        assert found.sq_distance[0] == pytest.approx(f, rel=1e-9, abs=1e-12)
+        assert (found.multipliers >= 0).all()
+        # v = t - Σ α s satisfies every constraint.
+        v = t - points @ found.multipliers
+        assert (points.T @ v).max() + kappa < 1e-9 * max(1, np.abs(points).max())
+        if kind in ("cloud", "segment", "off centre"):
+            np.testing.assert_allclose(found.anchors[:, 0], s, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_least_squares_agree_with_brute_force(signed):
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        size, rank = int(rng.integers(1, 7)), int(rng.integers(1, 7))
+        points = rng.standard_normal((rank, size))
+        sign = rng.choice([-1.0, 1.0], size) if signed else np.ones(size)
+        t = rng.standard_normal((rank, 3))
+        found = anchors.solve(points, t, sign)
+        for column in range(3):
+            q = points.T @ t[:, column]
+            expected = naive.nonnegative_least_squares(points.T @ points, q, sign)
+            np.testing.assert_allclose(
+                points @ found.multipliers[column], points @ expected, atol=1e-9
+            )
+            assert (sign * found.multipliers[column] >= 0).all()
+
+
+def test_variables_leave_when_others_enter():
+    """Long thin manifolds make early choices wrong, so the factor is down-dated."""
+    rng = np.random.default_rng(2)
+    dropped = 0
+    for _ in range(20):
+        points = rng.standard_normal((6, 30)) * np.array([[30, 10, 3, 1, 0.3, 0.1]]).T
+        points[-1] = 1
+        t = rng.standard_normal((6, 5))
+        found = kernels.anchor_points(points, t, multipliers=True)
+        for column in range(5):
+            _, f = naive.anchor(points, t[:, column], 0.0)
+            assert found.sq_distance[column] == pytest.approx(f, rel=1e-9, abs=1e-12)
+        entered = found.iterations.sum()
+        dropped += entered > 0
+    assert dropped
+
+
+def test_a_cap_on_iterations_is_reported(monkeypatch):
+    rng = np.random.default_rng(3)
+    points = np.vstack([rng.standard_normal((5, 20)), np.ones(20)])
+    gram, q = points.T @ points, np.ascontiguousarray(rng.standard_normal((4, 6)) @ points)
+    alpha, residual = np.zeros((4, 20)), np.empty(4)
+    iterations, solved = np.empty(4, np.int64), np.empty(4, bool)
+    nnls.solve_rows(gram, q, np.ones(20), 6, 1, alpha, residual, iterations, solved)
+    assert not solved.all()
+    assert residual[~solved].min() > 1e-10
+
+
+def test_the_fallback_solves_what_the_gram_matrix_cannot():
+    rng = np.random.default_rng(5)
+    by_gram, in_the_end = [], []
+    for features in [*range(1, 12)] * 2:
+        line = rng.standard_normal((features, 1)) * rng.standard_normal(30)
+        radius = 10.0 ** rng.uniform(-1, 2)
+        points = radius * (line + 1e-8 * rng.standard_normal((features, 30)))
+        points = np.vstack([points, np.ones(30)])
+        t = rng.standard_normal((features + 1, 20))
+        q, residual = np.ascontiguousarray(t.T @ points), np.empty(20)
+        nnls.solve_rows(
+            points.T @ points, q, np.ones(30), len(points), 500, np.zeros(q.shape), residual,
+            np.empty(20, np.int64), np.empty(20, bool),
+        )  # fmt: skip
+        by_gram.append(residual.max())
+        in_the_end.append(kernels.anchor_points(points, t).kkt_residual.max())
+    assert max(by_gram) > 1e-10  # so the fallback has something to do
+    assert max(in_the_end) < 1e-10
+
+
+def test_a_fallback_that_gives_up_leaves_the_flag(monkeypatch):
+    def give_up(*_):
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    monkeypatch.setattr("scipy.optimize.nnls", give_up)
+    monkeypatch.setattr(anchors, "ACCEPTED", -1.0)
+    rng = np.random.default_rng(5)
+    points = np.vstack([rng.standard_normal((3, 8)), np.ones(8)])
+    found = anchors.solve(points, rng.standard_normal((4, 5)))
+    assert found.kkt_residual.max() < 1e-12  # the first answer stands
+
+
+def test_results_do_not_depend_on_threads_or_chunks(monkeypatch):
+    rng = np.random.default_rng(6)
+    points = np.vstack([rng.standard_normal((6, 20)), np.ones(20)])
+    t = rng.standard_normal((7, 40))
+    monkeypatch.setattr(anchors, "CHUNK", 16)
+    one = kernels.anchor_points(points, t, threads=1)
+    two = kernels.anchor_points(points, t, threads=2)
+    for name in ("anchors", "sq_distance", "kkt_residual", "iterations"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+# Known answers (closed forms in kernels.analytic, tested against integrals of their own)
+
+
+def quantiles(count):
+    return ndtri((np.arange(count) + 0.5) / count)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, 2.0])
+def test_points(kappa):
+    t0 = quantiles(200 if not JIT else 4000)[None]
+    found = kernels.anchor_points(np.ones((1, 1)), t0, kappa)
+    assert 1 / found.sq_distance.mean() == pytest.approx(kernels.point_capacity(kappa), rel=3e-2)
+    np.testing.assert_allclose(found.sq_distance, np.maximum(t0[0] + kappa, 0) ** 2)
+
+
+def ball_by_quadrature(radius, dimension, kappa, nodes, corners=100):
+    """Capacity, radius, dimension of a segment or a polygon, t on a grid of quantiles."""
+    r = np.sqrt(chdtri(dimension, 1 - (np.arange(nodes) + 0.5) / nodes))
+    r, t0 = (a.ravel() for a in np.meshgrid(r, quantiles(nodes)))
+    if dimension == 1:
+        points, t = np.array([[-radius, radius], [1, 1]]), np.stack([r, t0])
+    else:
+        angle = 2 * np.pi * np.arange(corners) / corners
+        points = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.ones(corners)])
+        t = np.stack([r, np.zeros_like(r), t0])
+    found = kernels.anchor_points(points, t, kappa)
+    s = found.anchors[:-1]
+    along = (t[:-1] * s).sum(0) ** 2 / (s**2).sum(0)
+    return 1 / found.sq_distance.mean(), np.sqrt((s**2).sum(0).mean()), along.mean()
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+@pytest.mark.parametrize(("radius", "kappa"), [(0.3, 0.0), (1.0, 0.0), (4.0, 0.0), (0.7, 0.5)])
+def test_balls_in_one_and_two_dimensions(dimension, radius, kappa):
+    nodes = 150 if JIT else 12
+    capacity, anchor_radius, anchor_dimension = ball_by_quadrature(
+        radius, dimension, kappa, nodes, corners=100 if JIT else 24
+    )
+    tolerance = 0.01 if JIT else 0.1
+    exact = kernels.ball_capacity(radius, dimension, kappa)
+    assert capacity == pytest.approx(exact, rel=tolerance)
+    assert anchor_radius <= radius * (1 + 1e-12)  # inside the ball at the apex
+    assert anchor_dimension == pytest.approx(dimension, rel=3 * tolerance)
+
+
+def test_the_reflection_identity_of_anchors():
+    """1/α(R) + 1/α(1/R) = D + 1, from solved anchors."""
+    nodes = 150 if JIT else 12
+    for radius in (0.2, 0.6):
+        both = [ball_by_quadrature(x, 1, 0.0, nodes)[0] for x in (radius, 1 / radius)]
+        assert 1 / both[0] + 1 / both[1] == pytest.approx(2, rel=0.01 if JIT else 0.1)
+
+
+# Properties
+
+sizes = st.tuples(st.integers(1, 5), st.integers(2, 8), st.integers(0, 2**32 - 1))
+
+
+def drawn(size):
+    features, count, seed = size
+    rng = np.random.default_rng(seed)
+    points = np.vstack([rng.standard_normal((features, count)), np.ones(count)])
+    return points, rng.standard_normal((features + 1, 3)), rng
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(sizes)
+def test_rotation_permutation_and_padding_change_nothing(size):
+    points, t, rng = drawn(size)
+    reference = kernels.anchor_points(points, t).sq_distance
+    order = rng.permutation(points.shape[1])
+    turn = np.eye(len(points))
+    turn[:-1, :-1] = np.linalg.qr(rng.standard_normal((len(points) - 1,) * 2))[0]
+    zeros = np.zeros((2, points.shape[1]))
+    padded = np.vstack([zeros, points]), np.vstack([rng.standard_normal((2, 3)), t])
+    for other in ((points[:, order], t), (turn @ points, turn @ t), padded):
+        np.testing.assert_allclose(
+            kernels.anchor_points(*other).sq_distance, reference, rtol=1e-9, atol=1e-12
+        )
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(sizes)
+def test_points_and_margin_only_make_it_harder(size):
+    points, t, _ = drawn(size)
+    fewer = kernels.anchor_points(points[:, :-1], t).sq_distance
+    more = kernels.anchor_points(points, t).sq_distance
+    assert (more >= fewer - 1e-12).all()
+    margins = [kernels.anchor_points(points, t, kappa).sq_distance for kappa in (-0.5, 0, 0.5, 1)]
+    assert (np.diff(margins, axis=0) >= -1e-12).all()
+    # √F is convex in κ: the distance of t from a polyhedron that moves linearly.
+    roots = np.sqrt([kernels.anchor_points(points, t, k).sq_distance for k in (0.0, 0.5, 1.0)])
+    assert (roots[0] + roots[2] - 2 * roots[1] >= -1e-9).all()
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(sizes)
+def test_a_point_inside_the_hull_changes_nothing(size):
+    points, t, rng = drawn(size)
+    inside = points @ rng.dirichlet(np.ones(points.shape[1]))
+    inside[-1] = 1.0
+    np.testing.assert_allclose(
+        kernels.anchor_points(np.column_stack([points, inside]), t).sq_distance,
+        kernels.anchor_points(points, t).sq_distance,
+        rtol=1e-9,
+        atol=1e-12,
+    )
+
+
+# Input
+
+
+@pytest.mark.parametrize(
+    ("points", "t", "kappa", "message"),
+    [
+        (np.ones(3), np.ones((3, 1)), 0, "expected sD1"),
+        (np.ones((3, 0)), np.ones((3, 1)), 0, "expected sD1"),
+        (np.ones((3, 2)), np.ones((2, 1)), 0, "of equal first length"),
+        (np.full((2, 2), np.nan), np.ones((2, 1)), 0, "sD1: expected finite values"),
+        (np.ones((2, 2)), np.full((2, 1), np.inf), 0, "t: expected finite values"),
+        (np.ones((2, 2)), np.ones((2, 1)), np.nan, "kappa: expected finite values"),
+        (np.zeros((2, 2)), np.ones((2, 1)), 0, "a last row of ones"),
+    ],
+)
+def test_bad_input(points, t, kappa, message):
+    with pytest.raises(ValueError, match=message):
+        kernels.anchor_points(points, t, kappa)
+
+
+def test_threads_must_be_positive():
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        kernels.anchor_points(np.ones((2, 2)), np.ones((2, 1)), threads=0)
+
+
+def test_where_no_code_can_be_kept_it_is_compiled_anew(monkeypatch):
+    def without_cache(cache=False, **_):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(_jit, "njit", without_cache)
+    assert _jit.compiled(len) is len
+
+
+def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert _parallel.available() == 1
+
+
+def test_a_certificate_prints_its_largest_difference_and_survives_failing_solvers():
+    rng = np.random.default_rng(7)
+    points = np.vstack([rng.standard_normal((3, 6)), np.ones(6)])
+    t = np.column_stack([rng.standard_normal((4, 3)), [0, 0, 0, -9], np.zeros(4)])
+    certificate = kernels.certify(points, t, subset=[0, 1, 3, 4])
+    assert certificate.sq_distance["OSQP"].shape == (4,)
+    assert certificate.sq_distance["OSQP"][2] == 0  # satisfied already
+    assert "largest difference to cvxpy: " in str(certificate)
+    assert certificate.difference.max() < 1e-8
+    none = kernels.certify(points, t[:, :1], solvers=["no such solver"])
+    assert np.isnan(none.difference).all()

@@ -1,0 +1,449 @@
+"""Separability with certificates, simulated and conic capacity, closed forms."""
+
+import os
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+from scipy.special import bdtr
+
+import kernels
+from kernels import separability, simulated
+from kernels._input import as_generator_key
+from kernels.conic import frame
+from tests import naive_kernels as naive
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
+
+# Separability
+
+
+def check(found, points, labels, bias):
+    """Check the certificate by arithmetic of our own."""
+    assert found.separable is not None
+    if found.separable:
+        margins = labels * (found.weights @ points + found.offset)
+        assert np.linalg.norm(found.weights) == pytest.approx(1)
+        assert margins.min() > 0
+        assert found.margin == pytest.approx(margins.min())
+        assert bias or found.offset == 0
+    else:
+        lifted = np.vstack([points, np.ones(points.shape[1])]) if bias else points
+        assert found.multipliers.min() >= 0
+        assert found.multipliers.sum() == pytest.approx(1)
+        combined = (lifted * labels) @ found.multipliers
+        assert np.abs(combined).max() < 1e-7 * np.abs(lifted).max()
+        assert found.residual <= separability.FARKAS * 1.01
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_verdicts_agree_with_a_linear_program(bias):
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(150):
+        features, count = int(rng.integers(1, 20)), int(rng.integers(2, 60))
+        points = rng.standard_normal((features, count)) + 3 * rng.standard_normal((features, 1))
+        labels = rng.choice([-1, 1], count)
+        found = kernels.separable(points, labels, bias)
+        check(found, points, labels, bias)
+        assert found.separable == naive.is_separable(points, labels, bias)
+        verdicts.append(found.separable)
+    assert 20 < sum(verdicts) < 130
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.integers(1, 6), st.integers(2, 14), st.integers(0, 2**32 - 1))
+def test_separability_survives_rotation_order_and_scale(features, count, seed):
+    rng = np.random.default_rng(seed)
+    points, labels = rng.standard_normal((features, count)), rng.choice([-1, 1], count)
+    reference = kernels.separable(points, labels).separable
+    order = rng.permutation(count)
+    turn = np.linalg.qr(rng.standard_normal((features, features)))[0]
+    for other in (turn @ points, 1e-3 * points, 1e4 * points + 5):
+        assert kernels.separable(other[:, order], labels[order]).separable == reference
+    assert kernels.separable(points, -labels).separable == reference
+    if reference:  # fewer points, more features: still separable
+        assert kernels.separable(points[:, 1:], labels[1:]).separable
+        more = np.vstack([points, rng.standard_normal(count)])
+        assert kernels.separable(more, labels).separable
+
+
+def test_degenerate_sets():
+    points = np.array([[0.0, 1.0, 2.0]])
+    assert kernels.separable(points, [1, 1, -1]).separable
+    assert not kernels.separable(points, [1, -1, 1]).separable
+    touching = np.array([[0.0, 1.0, 1.0, 2.0]])  # a point with both labels
+    found = kernels.separable(touching, [-1, -1, 1, 1])
+    assert found.separable is False
+    check(found, touching, np.array([-1, -1, 1, 1]), True)
+    for labels in ([1, 1, 1], [-1, -1, -1]):
+        found = kernels.separable(points, labels)
+        assert found.separable
+        check(found, points, np.array(labels), True)
+    same = np.ones((2, 3))
+    assert kernels.separable(same, [1, 1, 1]).separable
+    assert kernels.separable(same, [1, -1, 1]).separable is False
+    origin = np.array([[0.0, 1.0]])
+    found = kernels.separable(origin, [1, 1], bias=False)
+    assert found.separable is False  # the origin is on every hyperplane through it
+    assert found.multipliers[0] == 1
+
+
+def test_small_margins_are_found_and_tiny_ones_are_not_guessed():
+    rng = np.random.default_rng(1)
+    answers = {}
+    for margin in (1e-3, 1e-6, 1e-9, 1e-15):
+        labels = np.repeat([1, -1], 20)
+        points = rng.standard_normal((4, 40))
+        points[0] = margin * labels * (1 + rng.random(40))
+        found = kernels.separable(points, labels)
+        answers[margin] = found.separable
+        if found.separable:
+            check(found, points, labels, True)
+    assert answers[1e-3]
+    assert answers[1e-6]
+    assert answers[1e-15] is not True or margin > 0
+
+
+def test_an_exhausted_search_is_undecided(monkeypatch):
+    monkeypatch.setattr(separability, "LIMIT", 1)
+    rng = np.random.default_rng(0)
+    found = kernels.separable(rng.standard_normal((10, 25)), rng.choice([-1, 1], 25))
+    assert found.separable is None
+    assert found.weights is None
+    assert found.multipliers is None
+
+
+def test_a_hyperplane_that_fails_on_the_points_is_not_returned(monkeypatch):
+    monkeypatch.setattr(separability, "decide", lambda rows: (True, -rows.sum(axis=0), 1))
+    assert kernels.separable(np.array([[0.0, 1.0]]), [-1, 1]).separable is None
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "message"),
+    [
+        (np.ones(3), [1, 1, 1], "expected points"),
+        (np.ones((2, 3)), [1, 1], "expected points"),
+        (np.full((2, 2), np.nan), [1, -1], "finite"),
+        (np.ones((2, 2)), [1, 0], r"labels: expected \+1 or -1"),
+    ],
+)
+def test_bad_input_to_separable(points, labels, message):
+    with pytest.raises(ValueError, match=message):
+        kernels.separable(points, labels)
+
+
+def test_the_line_search_minimises():
+    rng = np.random.default_rng(0)
+    problems = [rng.standard_normal((2, 12)) for _ in range(30)]
+    # From s = 1 Newton's step goes below zero here, so the bracket is needed.
+    slack = [-0.4106746, 0.16444202, -0.02453798, 0.16661211, 0.01206998]
+    along = [-0.06683127, -0.00014269, 0.04081136, 57.84030623, 0.62695585]
+    problems.append(np.array([slack, along]))
+    for slack, along in problems:
+        along = along * np.sign(np.maximum(slack, 0) @ along)  # downhill
+        step = separability._line_search(slack, along)
+        grid = np.concatenate([np.linspace(0, 5, 501), [step]])
+        costs = (np.maximum(slack - grid[:, None] * along, 0) ** 2).sum(axis=1)
+        assert costs[-1] <= costs.min() * (1 + 1e-9) + 1e-12
+    assert separability._line_search(-np.ones(2), np.ones(2)) == 1.0  # nothing to do
+
+
+# Simulated capacity
+
+
+def clouds(count=8, features=30, points=4, radius=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    middles = rng.standard_normal((count, features, 1))
+    return middles + radius * rng.standard_normal((count, features, points))
+
+
+@pytest.mark.parametrize("projection", ["gaussian", "subset", "pca"])
+@pytest.mark.parametrize(("bias", "features"), [(True, 30), (False, 30), (True, 50)])
+def test_the_smallest_separable_dimension_agrees_with_a_linear_search(projection, bias, features):
+    manifolds = clouds(features=features)
+    found = kernels.simulated_capacity(manifolds, draws=6, bias=bias, projection=projection, seed=3)
+    label_of = simulated.labeller("balanced", 8, 6, 3)
+    data = simulated.reduced(np.concatenate(list(manifolds), axis=1), projection, bias)
+    for draw in range(6):
+        nested = simulated._Features(data, projection, 3, draw)
+        labels = np.repeat(label_of(draw), 4)
+        expected = next(
+            n for n in range(1, 33) if naive.is_separable(nested.first(n), labels, bias)
+        )
+        assert found["smallest_separable"][draw] == expected
+    assert found["capacity"] == pytest.approx(8 / np.median(found["smallest_separable"]))
+    assert found["undecided"] == 0
+
+
+def test_the_curve_is_the_distribution_of_the_smallest_dimension():
+    found = kernels.simulated_capacity(clouds(), draws=20)
+    for n, share in zip(found["n_features"], found["separable_share"], strict=True):
+        assert share == np.mean(found["smallest_separable"] <= n)
+    assert found["separable_share"][0] == 0
+    assert found["separable_share"][-1] == 1
+    assert (found["separable_share_low"] <= found["separable_share"]).all()
+    assert (found["separable_share_high"] >= found["separable_share"]).all()
+    assert found["features_low"] <= found["features"] <= found["features_high"]
+    assert found["capacity_low"] <= found["capacity"] <= found["capacity_high"]
+    assert found.to_xarray().sizes["draw"] == 20
+
+
+def test_the_interval_of_the_median_has_binomial_coverage():
+    for count in (6, 7, 20, 100):
+        ordered = np.arange(1.0, count + 1)
+        middle, low, high = simulated.median_interval(ordered)
+        assert middle == np.median(ordered)
+        below, above = int(low), count - int(high) + 1
+        assert below == above
+        assert 1 - 2 * bdtr(below - 1, count, 0.5) >= 0.95
+        assert 1 - 2 * bdtr(below, count, 0.5) < 0.95
+    assert simulated.median_interval(np.arange(5.0))[1:] == (-np.inf, np.inf)
+
+
+def test_simulation_does_not_depend_on_threads_and_does_on_the_seed():
+    one, two = (kernels.simulated_capacity(clouds(), draws=8, threads=n) for n in (1, 2))
+    np.testing.assert_array_equal(one["smallest_separable"], two["smallest_separable"])
+    other = kernels.simulated_capacity(clouds(), draws=8, seed=1)
+    assert (one["smallest_separable"] != other["smallest_separable"]).any()
+
+
+@pytest.mark.parametrize("draws", [3, 9])
+def test_too_few_features_give_no_capacity(draws):
+    manifolds = clouds(count=12, features=2)
+    found = kernels.simulated_capacity(manifolds, draws=draws, projection="subset")
+    assert np.isnan(found["capacity"])
+    assert np.isinf(found["smallest_separable"]).all()
+    assert found["separable_share"][-1] == 0
+    assert found["n_features"][-1] == 2
+
+
+def test_coinciding_points_are_never_separable():
+    manifolds = np.zeros((4, 3, 2))
+    manifolds[:2] = 1
+    found = kernels.simulated_capacity(manifolds, draws=6, labels=[1, -1, 1, -1], bias=False)
+    assert np.isnan(found["capacity"])
+
+
+def test_labellings():
+    balanced = simulated.labeller("balanced", 7, 5, 0)
+    assert [balanced(d).sum() for d in range(5)] == [-1] * 5
+    assert len({tuple(balanced(d)) for d in range(5)}) > 1
+    single = simulated.labeller("one-vs-rest", 7, 5, 0)
+    assert [(single(d) > 0).sum() for d in range(5)] == [1] * 5
+    coins = simulated.labeller("independent", 2, 30, 0)
+    assert {tuple(coins(d)) for d in range(30)} == {(1, -1), (-1, 1)}
+    given = np.array([[1, -1], [-1, 1]])
+    np.testing.assert_array_equal(simulated.labeller(given, 2, 2, 0)(1), given[1])
+    np.testing.assert_array_equal(simulated.labeller(given[0], 2, 5, 0)(4), given[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"projection": "sparse"}, "projection: expected one of gaussian, subset, pca"),
+        ({"procedure": "matlab"}, "procedure: expected one of nested, chung, cohen"),
+        ({"draws": 0}, "draws: expected at least 1"),
+        ({"labels": "random"}, "labels: expected an array or one of balanced"),
+        ({"labels": [1, -1]}, r"labels: expected \+1 or -1 in shape \(8,\)"),
+        ({"labels": [0] * 8}, r"labels: expected \+1 or -1"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        kernels.simulated_capacity(clouds(), **options)
+
+
+@pytest.mark.parametrize("procedure", ["chung", "cohen"])
+def test_the_public_procedures_find_about_the_same_dimension(procedure):
+    manifolds = clouds(count=10, points=3)
+    ours = kernels.simulated_capacity(manifolds, draws=60)
+    theirs = kernels.simulated_capacity(manifolds, draws=40, procedure=procedure)
+    assert theirs["features"] == pytest.approx(ours["features"], abs=2.5)
+    assert np.isnan(theirs["capacity_low"])
+    assert all(a < b for a, b in pairwise(theirs["n_features"]))
+    few = kernels.simulated_capacity(
+        clouds(count=12, features=3), draws=5, projection="subset", procedure=procedure
+    )
+    assert np.isnan(few["capacity"])
+
+
+def test_chungs_procedure_interpolates_between_neighbours():
+    """With one repeat p(n) is 0 or 1, so the search ends on two neighbours."""
+    found = kernels.simulated_capacity(clouds(), draws=1, procedure="chung")
+    assert found["features"] % 1 == 0.5
+
+
+def test_chungs_procedure_stops_at_one_half(monkeypatch):
+    def outcomes(self, n, repeats):
+        return [n > 20] * (repeats // 2) + [n > 10] * (repeats // 2)
+
+    monkeypatch.setattr(simulated._Fresh, "outcomes", outcomes)
+    found = kernels.simulated_capacity(clouds(), draws=10, procedure="chung")
+    assert 10 < found["features"] <= 20
+    assert found["separable_share"][list(found["n_features"]).index(found["features"])] == 0.5
+
+
+def test_cohens_procedure_repeats_until_the_error_is_small():
+    few = kernels.simulated_capacity(clouds(), draws=20, procedure="cohen")
+    many = kernels.simulated_capacity(clouds(), draws=100, procedure="cohen")
+    assert many["features"] == pytest.approx(few["features"], abs=1.5)
+
+
+# Conic capacity
+
+
+def test_projections_on_the_cone_agree_with_the_naive_twin():
+    for features in (30, 60):
+        manifolds = clouds(features=features)
+        found = kernels.conic_capacity(manifolds, draws=5, seed=2)
+        label_of = simulated.labeller("balanced", 8, 5, 2)
+        data = frame(np.concatenate(list(manifolds), axis=1))
+        for draw in range(5):
+            t = as_generator_key(2, 4, draw).standard_normal(len(data))
+            expected = naive.sq_projection_on_cone(data * np.repeat(label_of(draw), 4), t)
+            assert found["sq_projection"][draw] == pytest.approx(expected, rel=1e-9)
+        assert found["kkt_residual"] < 1e-12
+        assert found["unsolved"] == 0
+
+
+def test_conic_capacity_of_an_orthant_is_known():
+    """Independent points: C_y is an orthant of a P-dimensional space, δ = P / 2, α = 2."""
+    manifolds = np.eye(12)[:, :, None] * 3.0
+    found = kernels.conic_capacity(manifolds, draws=2000 if JIT else 200)
+    assert found["capacity_low"] < 2 < found["capacity_high"]
+    assert found["statistical_dimension"] == pytest.approx(
+        6, abs=4 * found["statistical_dimension_se"]
+    )
+    one, two = (kernels.conic_capacity(manifolds, draws=4, threads=n) for n in (1, 2))
+    np.testing.assert_array_equal(one["sq_projection"], two["sq_projection"])
+
+
+def test_conic_capacity_needs_two_draws():
+    with pytest.raises(ValueError, match="draws: expected at least 2"):
+        kernels.conic_capacity(clouds(), draws=1)
+
+
+# The three estimators
+
+
+def balls(count, points, dimension, radius, seed=0):
+    rng = np.random.default_rng(seed)
+    features = count * (dimension + 1)
+    result = []
+    for _ in range(count):
+        middle = rng.standard_normal(features)
+        basis = np.linalg.qr(rng.standard_normal((features, dimension)))[0]
+        on_sphere = rng.standard_normal((dimension, points))
+        on_sphere *= radius / np.linalg.norm(on_sphere, axis=0)
+        result.append((middle / np.linalg.norm(middle))[:, None] + basis @ on_sphere)
+    return result
+
+
+def ellipsoids(count, points, seed=0):
+    rng = np.random.default_rng(seed)
+    axes = np.array([0.8, 0.5, 0.3, 0.2, 0.1])[:, None]
+    result = []
+    for manifold in balls(count, points, 5, 1.0, seed):
+        middle = rng.standard_normal(len(manifold))
+        basis = np.linalg.qr(rng.standard_normal((len(manifold), 5)))[0]
+        on_sphere = rng.standard_normal((5, points))
+        on_sphere *= axes / np.linalg.norm(on_sphere, axis=0)
+        result.append((middle / np.linalg.norm(middle))[:, None] + basis @ on_sphere)
+    return result
+
+
+@pytest.mark.skipif(not JIT, reason="a matter of numbers, not of code paths")
+@pytest.mark.parametrize(
+    "manifolds",
+    [balls(30, 12, 3, 0.5), balls(30, 12, 4, 1.0), ellipsoids(30, 12), clouds(30, 120, 10, 0.4)],
+    ids=["balls", "large balls", "ellipsoids", "gaussian clouds"],
+)
+def test_the_three_estimators_agree(manifolds):
+    replica = kernels.manifold_capacity(manifolds, low_rank=False, n_t=400)
+    conic = kernels.conic_capacity(manifolds, draws=100)
+    simulation = kernels.simulated_capacity(manifolds, draws=60, bias=False)
+    half = 3 * replica["combined_capacity_se"]
+    intervals = [
+        (replica["combined_capacity"] - half, replica["combined_capacity"] + half),
+        (conic["capacity_low"], conic["capacity_high"]),
+        (simulation["capacity_low"], simulation["capacity_high"]),
+    ]
+    # Finite P shifts the simulation by the order of a feature of some forty.
+    assert max(low for low, _ in intervals) <= min(high for _, high in intervals) * 1.03
+
+
+# Closed forms
+
+
+@pytest.mark.parametrize(
+    ("kappa", "expected"), [(0, 2), (0.5, 0.961205), (1, 0.519572), (2, 0.200231)]
+)
+def test_point_capacity(kappa, expected):
+    assert kernels.point_capacity(kappa) == pytest.approx(expected, abs=5e-7)
+    assert kernels.point_capacity(kappa) == pytest.approx(naive.point_capacity(kappa), rel=1e-7)
+
+
+def test_point_capacity_far_below_zero():
+    assert kernels.point_capacity(-6) == pytest.approx(naive.point_capacity(-6), rel=1e-6)
+    assert kernels.point_capacity(-5.0001) == pytest.approx(kernels.point_capacity(-5), rel=2e-3)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 10])
+def test_ball_capacity_in_closed_form(dimension):
+    def inverse(radius):
+        return 1 / kernels.ball_capacity(radius, dimension)
+
+    assert kernels.ball_capacity(1, dimension) == pytest.approx(2 / (dimension + 1), rel=1e-9)
+    for radius in (0.1, 0.5, 3):
+        assert inverse(radius) + inverse(1 / radius) == pytest.approx(dimension + 1, rel=1e-9)
+        angle = np.arctan(radius)
+        if dimension == 1:
+            assert inverse(radius) == pytest.approx(0.5 + 2 / np.pi * angle, rel=1e-9)
+        if dimension == 2:
+            assert inverse(radius) == pytest.approx(1.5 - np.cos(angle) + np.sin(angle), rel=1e-9)
+    assert kernels.ball_capacity(0, dimension) == pytest.approx(2)
+    assert inverse(1e-9) == pytest.approx(0.5, rel=1e-6)
+    assert inverse(1e9) == pytest.approx(dimension + 0.5, rel=1e-6)
+    assert 1 / kernels.ball_capacity(1e9, dimension, approximation="paper") == pytest.approx(
+        dimension, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("radius", "dimension", "kappa"), [(0.5, 3, 0.0), (2, 2, 0.7), (1, 8, -0.4)]
+)
+def test_ball_capacity_agrees_with_sampling(radius, dimension, kappa):
+    mean, error = naive.ball_capacity(radius, dimension, kappa, 200_000, 0)
+    assert 1 / kernels.ball_capacity(radius, dimension, kappa) == pytest.approx(mean, abs=5 * error)
+
+
+def test_the_papers_approximations_of_ball_capacity():
+    """α_Ball tends to the truth for many dimensions; without 1 + R² it does not."""
+    errors = [
+        abs(kernels.ball_capacity(1 / np.sqrt(d), d, approximation="paper")
+            / kernels.ball_capacity(1 / np.sqrt(d), d) - 1)
+        for d in (2, 20, 200)
+    ]  # fmt: skip
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.01
+    assert kernels.ball_capacity(1, 5, approximation="paper") == pytest.approx(
+        2 * kernels.point_capacity(np.sqrt(5))
+    )
+
+
+@pytest.mark.parametrize("options", [{"radius": -1}, {"dimension": 0}, {"approximation": "fast"}])
+def test_bad_balls(options):
+    with pytest.raises(ValueError, match="expected"):
+        kernels.ball_capacity(**{"radius": 1, "dimension": 2} | options)
+
+
+def test_nonnegative_least_squares_of_scipy_is_what_the_twins_rest_on():
+    rng = np.random.default_rng(0)
+    points, t = rng.standard_normal((4, 6)), rng.standard_normal(4)
+    alpha, _ = nnls(points, t)
+    best = naive.nonnegative_least_squares(points.T @ points, points.T @ t, np.ones(6))
+    np.testing.assert_allclose(points @ alpha, points @ best, atol=1e-10)
