@@ -5,20 +5,27 @@ PYTHON ?= python3
 READER := .venv/reader
 FULL := .venv/full
 
-.PHONY: help table1 table2 table3 tables figureC1 figureC2 figureC3 figures validate test bench kill check lock clean
+FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
+TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
+
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) validate test bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-table1 table2 table3: $(READER)/done ## Print a table from the stored datasets
+paper: $(READER)/done ## Make every table and figure that is out of date (in build)
+	@$(READER)/bin/python -m paper
+
+figures: $(READER)/done ## Make every figure that is out of date; figures/figure3 makes one
+	@$(READER)/bin/python -m paper figures
+
+tables: $(TABLES) ## Print all tables; table2 prints one
+
+$(FIGURES) $(FIGURES:%=figures/%): $(READER)/done
+	@$(READER)/bin/python -m paper $(@F)
+
+$(TABLES): $(READER)/done
 	@$(READER)/bin/python -m paper.$@
-
-figureC1 figureC2 figureC3: $(READER)/done ## Draw a figure into build/figures
-	@$(READER)/bin/python -m paper.$@
-
-figures: figureC1 figureC2 figureC3 ## Draw all figures
-
-tables: table1 table2 table3 ## Print all tables
 
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m repro validate data

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper.theory_figures import COLOURS, TITLES, caption, thresholds
-from paper.theory_figures import main as save
+from paper.style import caption
+from paper.style import main as save
+from paper.theory_figures import COLOURS, TITLES, thresholds
 from repro.theory import surrogate
 
 BETA = np.linspace(0.01, 12, 1200)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from paper.theory_figures import TITLES, caption, grid, surface
-from paper.theory_figures import main as save
+from paper.style import caption
+from paper.style import main as save
+from paper.theory_figures import TITLES, grid, surface
 from repro.theory.response import ERROR, Equation10, relative_gap_change, shielding_gap
 from repro.theory.surrogate import CLASSES, VARIANTS
 

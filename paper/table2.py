@@ -4,22 +4,22 @@ import sys
 
 import numpy as np
 
-from paper import tables
+from paper import stored, tables
 
 
 def make() -> tables.Table:
     """Return the table from the stored datasets."""
     reported = tables.reported("table2")
     rows, notes = [], [tables.METHOD_NOTE]
-    for scale in tables.scales() or ["small"]:
+    for scale in stored.scales() or ["small"]:
         measured = {name: tables.accuracies("table2", scale, name) for name in reported}
         for name, ours in measured.items():
             paper = reported[name]
             rows.append(tables.accuracy_row(paper["label"], paper, scale, ours))
-        notes.append(tables.scale_note(scale, ours))
+        notes.append(tables.scale_note(scale, measured))
         errors = [
             100 * log.attrs["teacher_training_error"]
-            for log in tables.select("log", "table2", scale, name="normal")
+            for log in stored.select("log", "table2", scale, name="normal")
         ]
         notes.append(
             f"The teacher gets {tables.in_percent(np.array(errors))} % of the training images "

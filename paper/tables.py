@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
+from paper.stored import select
 from repro import paths, statistics, store
 from repro.errors import ReproError
 
@@ -97,11 +96,17 @@ def _escaped(text: str) -> str:
     return text
 
 
+def save(name: str, make: Callable[[], Table]) -> Table:
+    """Make a table and write it, in every form, to the build folder."""
+    table = make()
+    table.save(paths.build() / "tables")
+    return table
+
+
 def main(name: str, make: Callable[[], Table]) -> int:
     """Make, save and print a table; or say in one line what is missing."""
     try:
-        table = make()
-        table.save(paths.build() / "tables")
+        table = save(name, make)
     except ReproError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
@@ -128,48 +133,9 @@ class Accuracies:
     epochs: tuple[int, ...]
 
 
-def scales(kind: str = "logits") -> list[str]:
-    """Return the scales of which any dataset is stored, the paper's first."""
-    found = {dataset.attrs["scale"] for dataset in _stored(kind)}
-    return [scale for scale in ("paper", "small") if scale in found]
-
-
-_cache: dict[tuple[Path, str], list[xr.Dataset]] = {}
-
-
-def _stored(kind: str) -> list[xr.Dataset]:
-    key = (paths.data().resolve(), kind)
-    if key not in _cache:
-        _cache[key] = list(store.runs(kind).values())
-    return _cache[key]
-
-
-def select(kind: str, table: str, scale: str, **recipe: object) -> list[xr.Dataset]:
-    """Return the datasets of a kind at a scale whose recipe has these fields, by seed.
-
-    Raises
-    ------
-    ReproError
-        If there is none, with the file that is missing and the command that makes it.
-    """
-    found = [
-        dataset
-        for dataset in _stored(kind)
-        if dataset.attrs["scale"] == scale
-        and recipe.items() <= json.loads(dataset.attrs["recipe"]).items()
-    ]
-    if not found:
-        name = f"{recipe.get('dataset', 'cifar10')}-{scale}-{recipe.get('name', '*')}-seed0"
-        raise ReproError(
-            f"{store.path_of(kind, name)} is missing; make it with "
-            f"'repro run {table} --scale {scale}'"
-        )
-    return sorted(found, key=lambda dataset: int(dataset.attrs["seed"]))
-
-
 def accuracies(table: str, scale: str, name: str, dataset: str = "cifar10") -> Accuracies:
     """Return the measured accuracies of a recipe, in percent."""
-    found = select("logits", table, scale, name=name, dataset=dataset)
+    found = select("logits", table, scale, name, dataset)
     natural = [
         100 * statistics.correct(each["logits"].values, each["label"].values).mean()
         for each in found
@@ -231,12 +197,16 @@ def accuracy_row(
     )
 
 
-def scale_note(scale: str, ours: Accuracies) -> str:
+def scale_note(scale: str, measured: Mapping[str, Accuracies]) -> str:
     """Return one line on what the numbers of a scale were made from."""
-    seeds = ", ".join(map(str, ours.seeds))
+    ours = next(iter(measured.values()))
+    seeds = {label: ", ".join(map(str, each.seeds)) for label, each in measured.items()}
+    listed = "; ".join(f"{label} {numbers}" for label, numbers in seeds.items())
+    if len(set(seeds.values())) == 1:
+        listed = seeds.popitem()[1]
     return (
         f"Scale {scale}: ResNet-18 of width {ours.recipe['width']}, "
-        f"{ours.recipe['epochs']} epochs; seeds {seeds}; {ours.samples:,} test images each."
+        f"{ours.recipe['epochs']} epochs; seeds {listed}; {ours.samples:,} test images each."
     )
 
 

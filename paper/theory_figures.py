@@ -1,17 +1,13 @@
-"""What the figures of Appendix C share: colours, thresholds, caption and saving."""
+"""What the figures of Appendix C share: colours, thresholds, axes."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from repro import paths
 from repro.theory.surrogate import CLASSES, Variant, threshold
 
 COLOURS: dict[Variant, str] = {
@@ -23,17 +19,6 @@ TITLES: dict[Variant, str] = {
     "printed": "as printed",
     "flip": "flip: printed, g₊ without its minus",
     "corrected": "corrected: solves eq. (3)",
-}
-
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-    "pdf.fonttype": 42,
 }
 
 
@@ -65,22 +50,3 @@ def surface(
         axes.clabel(lines, fmt="%g", fontsize=7)
     axes.set(xlim=(b1[0], b1[-1]), ylim=(b2[0], b2[-1]))
     return shown
-
-
-def caption(figure: Figure, text: str, width: int = 150) -> None:
-    """Write a wrapped caption below the panels."""
-    figure.text(0.01, 0.005, textwrap.fill(text, width), va="bottom", ha="left", fontsize=8)
-
-
-def main(name: str, make: Callable[[], Figure]) -> int:
-    """Make a figure and write it as PDF and PNG to the build folder."""
-    with mpl.rc_context(STYLE):
-        figure = make()
-        for suffix in (".pdf", ".png"):
-            path = paths.build() / "figures" / f"{name}{suffix}"
-            with paths.atomic(path) as temporary:
-                # The date would make every PDF a different file.
-                metadata = {"CreationDate": None} if suffix == ".pdf" else None
-                figure.savefig(temporary, format=suffix[1:], metadata=metadata)
-            print(path)
-    return 0

@@ -73,7 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(handler=handler)
         return command
 
-    fetch = add("fetch", "Get the images and check them by content.", _fetch)
+    fetch = add(
+        "fetch", "Get the images, check them by content; keep some for the figures.", _fetch
+    )
     fetch.add_argument("--dataset", default="cifar10", help="data set (default cifar10)")
     _add_images(fetch)
 
@@ -82,12 +84,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_running(train)
 
     distill = add("distill", "Distil a student; its teachers are trained if need be.", _train)
-    students = [n for n in recipes.NAMES if recipes.recipe(n).method == "distillation"]
-    distill.add_argument("recipe", choices=students)
+    students = [n for n in recipes.NAMES if n not in ("st", "at")]
+    distill.add_argument("recipe", choices=students, metavar="RECIPE", help=", ".join(students))
     _add_running(distill)
 
     attack = add("attack", "Attack a trained network and store its logits.", _attack)
-    attack.add_argument("recipe", choices=recipes.NAMES)
+    attack.add_argument(
+        "recipe", choices=recipes.NAMES, metavar="RECIPE", help="as for train and distill"
+    )
     _add_running(attack)
     attack.add_argument(
         "--engine",
@@ -108,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RECIPE",
         help=f"{', '.join(recipes.PLANS)}, or any of {', '.join(recipes.NAMES)}",
     )
+    run.add_argument("--dataset", default="cifar10", help="data set (default cifar10)")
     _add_running(run, seeds=True)
 
     validate = add("validate", "Name every fault of stored datasets.", _validate)
@@ -201,6 +206,10 @@ def _fetch(parsed: argparse.Namespace) -> int:
     for part in ("train", "validation", "test"):
         found = images.load(parsed.dataset, part, parsed.images)
         print(f"{parsed.dataset} {part}: {len(found):,} images, content verified")
+    sheet = images.stored_sheet(parsed.dataset)
+    if not sheet.exists():
+        with store.registering(sheet):
+            images.write_sheet(found.images[: images.SHEET_IMAGES], sheet)
     return 0
 
 
@@ -227,12 +236,16 @@ def _attack(parsed: argparse.Namespace) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    names = [n for wanted in parsed.recipes for n in recipes.PLANS.get(wanted, (wanted,))]
-    wanted = [recipes.recipe(name, parsed.scale) for name in dict.fromkeys(names)]
+    names = [n for wanted in parsed.recipes for n in recipes.plan(wanted, parsed.scale)]
+    wanted = [recipes.recipe(name, parsed.scale, parsed.dataset) for name in dict.fromkeys(names)]
+    by_epoch = recipes.TEACHERS if set(parsed.recipes) & set(recipes.BY_EPOCH) else ()
     pipeline, options = _options(parsed)
-    for seed in parsed.seed:
-        for each in wanted:
-            _print_accuracy(pipeline.recorded(each, seed, options))
+    jobs = [(each, seed) for seed in parsed.seed for each in wanted]
+    for each, seed in sorted(jobs, key=lambda job: recipes.is_sweep(job[0])):
+        _print_accuracy(pipeline.recorded(each, seed, options))
+        if each.name in by_epoch:
+            path = pipeline.recorded_by_epoch(each, seed, options)
+            print(f"{path.stem}: logits by epoch  [{path}]", flush=True)
     return 0
 
 

@@ -337,19 +337,7 @@ def _read_batch(spec: Spec, name: str, content: bytes) -> Arrays:
 
 def _read_sheets(spec: Spec, part: str, folder: Path) -> Arrays:
     """Read PNG sheets: one image per row, 1,024 RGB pixels, row-major 32 x 32."""
-    pixels = []
-    for name in spec.sheets[part]:
-        try:
-            with Image.open(folder / name) as sheet:
-                rows = np.asarray(sheet)
-            if rows.ndim != 3 or rows.shape[1:] != (1024, 3) or rows.dtype != np.uint8:
-                raise ValueError(f"pixels are {rows.dtype} {rows.shape}")
-        except Exception as error:
-            raise ReproError(
-                f"{folder / name}: expected a PNG sheet of 1024 RGB pixels a row, got something "
-                f"else ({brief(error)}); likely truncated or not the original sheet"
-            ) from error
-        pixels.append(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
+    pixels = [read_sheet(folder / name) for name in spec.sheets[part]]
     names = [folder / name for name in spec.sheet_labels[part] if (folder / name).exists()]
     if not names:
         raise ReproError(f"{folder}: expected {spec.sheet_labels[part][-1]}, got no label file")
@@ -363,6 +351,36 @@ def _read_sheets(spec: Spec, part: str, folder: Path) -> Arrays:
             "likely truncated"
         ) from error
     return np.concatenate(pixels), labels
+
+
+def read_sheet(path: Path) -> NDArray[np.uint8]:
+    """Return the images of a PNG sheet, one a row of the sheet, shape (n, 3, 32, 32)."""
+    try:
+        with Image.open(path) as sheet:
+            rows = np.asarray(sheet)
+        if rows.ndim != 3 or rows.shape[1:] != (1024, 3) or rows.dtype != np.uint8:
+            raise ValueError(f"pixels are {rows.dtype} {rows.shape}")
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a PNG sheet of 1024 RGB pixels a row, got something "
+            f"else ({brief(error)}); likely truncated or not the original sheet"
+        ) from error
+    return rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+
+
+def write_sheet(images: NDArray[np.uint8], path: Path) -> None:
+    """Write images as a PNG sheet that `read_sheet` reads."""
+    rows = images.transpose(0, 2, 3, 1).reshape(len(images), 1024, 3)
+    with paths.atomic(path) as temporary:
+        Image.fromarray(rows).save(temporary, format="png", optimize=True)
+
+
+SHEET_IMAGES = 1000
+
+
+def stored_sheet(dataset: str) -> Path:
+    """Path of the sheet of the first `SHEET_IMAGES` test images, stored with the datasets."""
+    return paths.data() / "images" / f"{dataset}-test-first-{SHEET_IMAGES}.png"
 
 
 def _download(spec: Spec, scratch: Path) -> Path:

@@ -16,12 +16,14 @@ from repro.attack import Evaluation
 from repro.checkpoints import Checkpoint, epoch_file
 from repro.errors import ReproError
 from repro.randomness import key
-from repro.recipes import Recipe, recipe
+from repro.recipes import Recipe, evaluated_images, recipe
+from repro.recipes import plan as recipe_plan
 from repro.targets import MANIPULATIONS
-from repro.training import Machine, best_epoch, train
+from repro.training import Machine, best_epoch, checkpoint_epochs, train
 
 KEPT_SEED = 0
-"""The seed whose checkpoints are stored beside the datasets."""
+KEPT_RECIPES = (*recipe_plan("table2", "small"), "fix-1-average")
+"""The runs whose checkpoints are stored beside the datasets: Table 2's and Figure 5's."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def trained(wanted: Recipe, seed: int, options: Options) -> Checkpoint:
         data = image_files.load(wanted.dataset, "train", options.images)
         with store.registering(log):
             store.write(record.log(last, wanted, data, extra), log)
-    if seed == KEPT_SEED:
+    if seed == KEPT_SEED and wanted.name in KEPT_RECIPES:
         with store.registering(stored):
             checkpoint.save(stored)
     return checkpoint
@@ -142,8 +144,9 @@ def recorded(
 ) -> Path:
     """Return the path of the logit dataset of a run, making all that it needs.
 
-    The main evaluation, with the default settings on all test images, is stored under the
-    run's name; any other under the run's name and the engine's in ``verification``.
+    The main evaluation, with the default settings on all test images (a sweep's on the
+    first `recipes.SWEEP_IMAGES`), is stored under the run's name; any other under the run's
+    name and the engine's in ``verification``.
 
     Raises
     ------
@@ -152,7 +155,9 @@ def recorded(
     """
     settings = settings or Evaluation()
     path = store.path_of("logits", wanted.run(seed))
-    if settings != Evaluation() or limit is not None:
+    if settings == Evaluation() and limit is None:
+        limit = evaluated_images(wanted)
+    else:
         path = paths.data() / "verification" / f"{wanted.run(seed)}-{settings.engine}.nc"
     if _is_done(path, wanted):
         _check_evaluation(path, wanted, settings, limit)
@@ -162,6 +167,29 @@ def recorded(
     if limit is not None:
         data = data.take(np.arange(min(limit, len(data))))
     dataset = record.attack(checkpoint, data, settings, options.machine)
+    with store.registering(path):
+        store.write(dataset, path)
+    return path
+
+
+def recorded_by_epoch(wanted: Recipe, seed: int, options: Options) -> Path:
+    """Return the path of a run's logits by epoch, making all that it needs.
+
+    The checkpoints of all kept epochs are in the cache only: where they are gone, but the
+    record is wanted, the run is trained again.
+    """
+    path = store.path_of("epochs", wanted.run(seed))
+    if _is_done(path, wanted):
+        return path
+    train(
+        wanted, seed, machine=options.machine, images=options.images, save_every=options.save_every
+    )
+    checkpoints = [
+        Checkpoint.load(epoch_file(wanted, seed, epoch)) for epoch in checkpoint_epochs(wanted)
+    ]
+    training = image_files.load(wanted.dataset, "train", options.images)
+    test = image_files.load(wanted.dataset, "test", options.images)
+    dataset = record.by_epoch(checkpoints, training, test, options.machine)
     with store.registering(path):
         store.write(dataset, path)
     return path

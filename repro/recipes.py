@@ -113,7 +113,21 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 SEEDS = (0, 1, 2)
 
-_METHODS: dict[str, dict[str, Any]] = {
+SWEPT_K = (1, 4, 2, 6, 8, 3, 5, 7)
+"""Fix-k for ten classes; from k = 9 on neither manipulation changes anything.
+
+In the order of making, like `TEACHER_EPOCHS`: a sweep that is cut short is coarse, not half.
+"""
+
+TEACHER_EPOCHS: dict[str, tuple[int, ...]] = {
+    "paper": (20, 40, 100, 200, 60, 80, 120, 140, 160, 180),
+    "small": (3, 6, 1, 4, 5, 2),
+}
+
+SWEEP_IMAGES: dict[str, int | None] = {"paper": None, "small": 2000}
+"""Test images on which a student of a sweep is attacked, the first ones; None for all."""
+
+_TABLES: dict[str, dict[str, Any]] = {
     "st": {},
     "at": {"pgd": PGD()},
     "normal": {"distillation": Distillation()},
@@ -122,12 +136,68 @@ _METHODS: dict[str, dict[str, Any]] = {
     "hybrid": {"distillation": Distillation(manipulation="hybrid", partner="st")},
 }
 
-PLANS: dict[str, tuple[str, ...]] = {
-    "table1": ("st", "at"),
-    "table2": ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid"),
+_FIX_K: dict[str, dict[str, Any]] = {
+    f"fix-{k}-{how}": {"distillation": Distillation(manipulation=how, k=k)}
+    for k in SWEPT_K
+    for how in ("permute", "average")
+    if f"fix-{k}-{how}" not in _TABLES
 }
 
-NAMES = tuple(_METHODS)
+
+def _by_epoch(scale: str, name: str, loss: str) -> dict[str, dict[str, Any]]:
+    return {
+        f"{name}-epoch-{epoch}": {"distillation": Distillation(epoch=epoch, loss=loss)}
+        for epoch in TEACHER_EPOCHS[scale]
+    }
+
+
+def _methods(scale: str) -> dict[str, dict[str, Any]]:
+    return {
+        **_TABLES,
+        **_FIX_K,
+        **_by_epoch(scale, "logits", "l1"),
+        **_by_epoch(scale, "softmax", "kl"),
+    }
+
+
+def plan(name: str, scale: str) -> tuple[str, ...]:
+    """Return the recipes behind an artefact, or a recipe alone, in the order of making.
+
+    Parameters
+    ----------
+    name : str
+        One of `PLANS`, or a recipe's name, which is returned as it is.
+    scale : str
+    """
+    parts: dict[str, tuple[str, ...]] = {
+        **dict.fromkeys(("table1", "figure1", "figure2", "figure3"), TEACHERS),
+        **dict.fromkeys(("figureB1", "figureB2", "figureB3"), TEACHERS),
+        "table2": tuple(_TABLES),
+        "figure4": ("at", "normal", "fix-1-permute", *_FIX_K),
+        "figureA6": ("at", *_by_epoch(scale, "logits", "l1")),
+        "figureA7": ("at", *_by_epoch(scale, "logits", "l1"), *_by_epoch(scale, "softmax", "kl")),
+    }
+    parts["figures"] = tuple(dict.fromkeys(n for names in parts.values() for n in names))
+    return parts.get(name, (name,))
+
+
+BY_EPOCH = ("figure1", "figureB1", "figures")
+"""Plans whose teachers are recorded after every kept epoch too."""
+
+TEACHERS = ("st", "at")
+
+PLANS = (
+    "table1", "table2", "figure1", "figure2", "figure3", "figure4", "figureA6", "figureA7",
+    "figureB1", "figureB2", "figureB3", "figures",
+)  # fmt: skip
+
+
+def names(scale: str) -> tuple[str, ...]:
+    """Return the names of all recipes of a scale."""
+    return tuple(_methods(scale))
+
+
+NAMES = tuple(dict.fromkeys(name for scale in SCALES for name in names(scale)))
 
 
 def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
@@ -138,12 +208,25 @@ def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
     ReproError
         If there is no such recipe or scale.
     """
-    if name not in _METHODS:
-        raise ReproError(f"unknown recipe {name!r}: expected one of {', '.join(NAMES)}")
     if scale not in SCALES:
         raise ReproError(f"unknown scale {scale!r}: expected one of {', '.join(SCALES)}")
-    settings = {**SCALES[scale], **_METHODS[name]}
+    methods = _methods(scale)
+    if name not in methods:
+        raise ReproError(
+            f"unknown recipe {name!r} at scale {scale}: expected one of {', '.join(methods)}"
+        )
+    settings = {**SCALES[scale], **methods[name]}
     distillation = settings.get("distillation")
-    if scale == "paper" and distillation is not None:
+    if scale == "paper" and distillation is not None and distillation.epoch is None:
         settings["distillation"] = dataclasses.replace(distillation, epoch=40)
     return Recipe(name=name, scale=scale, dataset=dataset, **settings)
+
+
+def is_sweep(wanted: Recipe) -> bool:
+    """Return whether a run is a point of a sweep, and in no table."""
+    return wanted.name not in _TABLES
+
+
+def evaluated_images(wanted: Recipe) -> int | None:
+    """Return how many test images a run is attacked on, the first ones; None for all."""
+    return SWEEP_IMAGES[wanted.scale] if is_sweep(wanted) else None

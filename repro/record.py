@@ -1,10 +1,11 @@
-"""From a checkpoint to a dataset: logits under attack, averaged targets, the training log."""
+"""From a checkpoint to a dataset: logits under attack, targets, logs, logits by epoch."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,19 @@ from repro.augment import Epoch, crop_and_flip, to_float
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
 from repro.images import ImageSet
+from repro.randomness import key
 from repro.recipes import Recipe, parse
 from repro.training import Machine
 
 CHUNK = {"cpu": 500, "cuda": 5000}
 """Images attacked together, by kind of device; results do not depend on it."""
+
+
+EPOCH_IMAGES = 10_000
+"""Training images whose logits are recorded epoch by epoch."""
+
+EPOCH_PRECISION = 1 / 64
+"""Step to which the logits recorded epoch by epoch are rounded, so that they compress."""
 
 
 def attributes(checkpoint: Checkpoint, kind: str, data: ImageSet) -> dict[str, Any]:
@@ -306,5 +315,59 @@ def log(
             "epochs": recipe.epochs,
             "training_images": len(data),
             **extra,
+        },
+    )
+
+
+def by_epoch(
+    checkpoints: Sequence[Checkpoint], train: ImageSet, test: ImageSet, machine: Machine
+) -> xr.Dataset:
+    """Return the two largest logits of many images after every kept epoch, kind ``epochs``.
+
+    In evaluation mode, without augmentation. Of `train`, at most `EPOCH_IMAGES` images
+    count, drawn at random but the same for every run; of `test` all. Values are rounded to
+    `EPOCH_PRECISION`.
+
+    Parameters
+    ----------
+    checkpoints : sequence of Checkpoint
+        Of one run, in the order of epochs.
+    train, test : ImageSet
+    machine : Machine
+    """
+    machine = machine.resolve()
+    draws = np.random.default_rng(key("images recorded by epoch", train.sha256))
+    chosen = draws.choice(len(train), min(EPOCH_IMAGES, len(train)), replace=False)
+    train = train.take(np.sort(chosen))
+    images = np.concatenate([train.images, test.images])
+    largest, second, prediction = [], [], []
+    last = checkpoints[-1]
+    for checkpoint in tqdm(checkpoints, unit="epoch", desc=f"{last.run} by epoch", disable=None):
+        model = checkpoint.model(len(train.classes)).to(machine.device)
+        logits = natural_logits(model, images, machine.device)
+        top = np.sort(logits, axis=1)[:, :-3:-1]
+        top = (np.round(top / EPOCH_PRECISION) * EPOCH_PRECISION).astype(np.float32)
+        largest.append(top[:, 0])
+        second.append(top[:, 1])
+        prediction.append(logits.argmax(1).astype(np.int16))
+    return xr.Dataset(
+        {
+            "largest": (("epoch", "sample"), np.stack(largest)),
+            "second": (("epoch", "sample"), np.stack(second)),
+            "prediction": (("epoch", "sample"), np.stack(prediction)),
+            "label": ("sample", np.concatenate([train.labels, test.labels]).astype(np.int16)),
+            "index": ("sample", np.concatenate([train.index, test.index]).astype(np.int32)),
+            "test": ("sample", np.repeat([False, True], [len(train), len(test)])),
+        },
+        coords={
+            "epoch": np.array([checkpoint.epoch for checkpoint in checkpoints], np.int32),
+            "class": list(train.classes),
+        },
+        attrs={
+            **attributes(last, "epochs", train),
+            "test_data_sha256": test.sha256,
+            "checkpoints_sha256": json.dumps([each.weights_sha256 for each in checkpoints]),
+            "rounded_to": EPOCH_PRECISION,
+            "mode": "evaluation mode, no augmentation",
         },
     )

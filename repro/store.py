@@ -68,6 +68,13 @@ KINDS: dict[str, dict[str, Variable]] = {
             ("epoch",), "m", "accuracy under PGD, validation images"
         ),
     },
+    "epochs": {
+        **_SAMPLE,
+        "test": Variable(("sample",), "b", "of the test part; of the training part otherwise"),
+        "largest": Variable(("epoch", "sample"), "f", "largest logit on the natural image"),
+        "second": Variable(("epoch", "sample"), "f", "second largest logit"),
+        "prediction": Variable(("epoch", "sample"), "i", "class of the largest logit"),
+    },
     "theory": {
         f"{name}_margin": Variable(("eps", "sample"), "f", f"label's logit minus {other}")
         for name, other in (
@@ -204,6 +211,12 @@ def _sample_faults(dataset: xr.Dataset) -> Iterable[str]:
     if label.min() < 0 or label.max() >= classes:
         yield f"label: expected 0 to {classes - 1}, got {label.min()} to {label.max()}"
         return
+    if "prediction" in dataset:
+        outside = (dataset["prediction"].values < 0) | (dataset["prediction"].values >= classes)
+        if outside.any():
+            yield f"prediction: {int(outside.sum())} values are not in 0 to {classes - 1}"
+        if count := int((dataset["largest"].values < dataset["second"].values).sum()):
+            yield f"largest: {count} values are below the second largest"
     if "robust" not in dataset:
         return
     natural = dataset["logits"].values.argmax(1) == label

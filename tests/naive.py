@@ -132,3 +132,147 @@ def wilson_interval(share, count, z=1.959963984540054):
         return inside
 
     return bisect(share, 0.0), bisect(share, 1.0)
+
+
+def max_logit(row):
+    return sorted(row)[-1]
+
+
+def logit_gap(row):
+    return sorted(row)[-1] - sorted(row)[-2]
+
+
+def confidence(row):
+    return max(math.exp(z) for z in row) / math.fsum(math.exp(z) for z in row)
+
+
+def skewness(values):
+    mean = math.fsum(values) / len(values)
+    second = math.fsum((v - mean) ** 2 for v in values) / len(values)
+    third = math.fsum((v - mean) ** 3 for v in values) / len(values)
+    return third / math.sqrt(second) ** 3
+
+
+def rank(value, values):
+    """Mean place of the value among the sorted values, from 0."""
+    places = [i for i, v in enumerate(sorted(values)) if v == value]
+    return sum(places) / len(places)
+
+
+def rank_disagreement(first, second, labels, threshold):
+    shares = []
+    for label in sorted(set(labels)):
+        one = [v for v, y in zip(first, labels, strict=True) if y == label]
+        two = [v for v, y in zip(second, labels, strict=True) if y == label]
+        far = 0
+        for v, w in zip(one, two, strict=True):
+            far += abs(rank(v, one) - rank(w, two)) > threshold * (len(one) - 1)
+        shares.append(far / len(one))
+    return shares
+
+
+def errors_by_rank(logits, labels, predictions):
+    """The average logit vector and the errors of each class in turn."""
+    classes = len(logits[0])
+    counts = [0] * classes
+    for label in range(classes):
+        own = [
+            row
+            for row, y in zip(logits, labels, strict=True)
+            if y == label and ranking(row)[0] == label
+        ]
+        if own:
+            mean = [math.fsum(column) / len(own) for column in zip(*own, strict=True)]
+            for y, prediction in zip(labels, predictions, strict=True):
+                if y == label and prediction != label:
+                    counts[ranking(mean).index(prediction)] += 1
+    return [count / sum(counts) for count in counts]
+
+
+def average_overlap(row, other, k):
+    total = 0.0
+    for i in range(1, k + 1):
+        total += len(set(ranking(row)[:i]) & set(ranking(other)[:i])) / i
+    return total / k
+
+
+def accuracy_by_gap(gaps, hits, edges):
+    result = []
+    for i in range(len(edges) - 1):
+        last = i == len(edges) - 2
+        inside = [
+            hit
+            for gap, hit in zip(gaps, hits, strict=True)
+            if edges[i] <= gap < edges[i + 1] or (last and gap == edges[-1])
+        ]
+        result.append((sum(inside) / len(inside) if inside else math.nan, len(inside)))
+    return result
+
+
+def nearest(logits, seed, count):
+    def cosine(a, b):
+        dot = math.fsum(x * y for x, y in zip(a, b, strict=True))
+        return dot / math.sqrt(math.fsum(x * x for x in a) * math.fsum(y * y for y in b))
+
+    others = [i for i in range(len(logits)) if i != seed]
+    return sorted(others, key=lambda i: -cosine(logits[seed], logits[i]))[:count]
+
+
+def colour_distance(image, other):
+    total = 0.0
+    for c in range(3):
+        means = [
+            math.fsum(v / 255 for row in each[c] for v in row) / 1024 for each in (image, other)
+        ]
+        total += (means[0] - means[1]) ** 2
+    return math.sqrt(total)
+
+
+def edge_thumbnail(image, cells):
+    """Central differences inside, one-sided ones at the border."""
+    _, rows, columns = image.shape
+    grey = [
+        [sum(float(image[c, y, x]) for c in range(3)) / 765 for x in range(columns)]
+        for y in range(rows)
+    ]
+
+    def slope(values, i):
+        if 0 < i < len(values) - 1:
+            return (values[i + 1] - values[i - 1]) / 2
+        return values[1] - values[0] if i == 0 else values[-1] - values[-2]
+
+    result = [0.0] * cells**2
+    for y in range(rows):
+        for x in range(columns):
+            across = slope(grey[y], x)
+            down = slope([grey[i][x] for i in range(rows)], y)
+            cell = (y * cells // rows) * cells + x * cells // columns
+            result[cell] += math.sqrt(across**2 + down**2) * cells**2 / (rows * columns)
+    return result
+
+
+def shape_distance(image, other, cells):
+    return 1 - np.corrcoef(edge_thumbnail(image, cells), edge_thumbnail(other, cells))[0, 1]
+
+
+def background_variation(image, border):
+    channels, rows, columns = image.shape
+    total = 0.0
+    for c in range(channels):
+        frame = [
+            float(image[c, y, x]) / 255
+            for y in range(rows)
+            for x in range(columns)
+            if min(y, x, rows - 1 - y, columns - 1 - x) < border
+        ]
+        mean = math.fsum(frame) / len(frame)
+        total += math.fsum((v - mean) ** 2 for v in frame) / len(frame)
+    return math.sqrt(total / channels)
+
+
+def rank_correlation(first, second):
+    """Pearson's correlation of the ranks."""
+    a, b = ([rank(v, values) for v in values] for values in (first, second))
+    a, b = ([v - sum(values) / len(values) for v in values] for values in (a, b))
+    products = math.fsum(x * y for x, y in zip(a, b, strict=True))
+    return products / math.sqrt(math.fsum(x * x for x in a) * math.fsum(y * y for y in b))

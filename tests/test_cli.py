@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from repro import cli, paths, pipeline, recipes, record, store, targets
+from repro import cli, images, paths, pipeline, recipes, record, store, targets
 from repro.checkpoints import Checkpoint, epoch_file
+from tests import toy
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def world(table2, toy_world, monkeypatch):
 
 def test_run_makes_every_dataset_of_table_2(table2, world, capsys):
     _, printed = table2
-    for name in recipes.PLANS["table2"]:
+    for name in recipes.plan("table2", "small"):
         run = f"cifar10-small-{name}-seed0"
         assert f"{run}: natural" in printed
         dataset = store.open_dataset(store.path_of("logits", run), "logits")
@@ -146,7 +147,7 @@ def test_train_and_distill_report_the_epoch(world, toy_sheets, capsys):
 
 def test_checkpoints_of_one_seed_are_stored(world):
     stored = sorted(p.name for p in (paths.data() / "checkpoints").iterdir())
-    names = [f"cifar10-small-{name}-seed0.safetensors" for name in recipes.PLANS["table2"]]
+    names = [f"cifar10-small-{name}-seed0.safetensors" for name in recipes.plan("table2", "small")]
     assert stored == sorted(names)
     st = recipes.recipe("st")
     kept = Checkpoint.load(paths.data() / "checkpoints" / f"{st.run(0)}.safetensors")
@@ -156,6 +157,10 @@ def test_checkpoints_of_one_seed_are_stored(world):
 def test_fetch_verifies_a_folder(toy_world, toy_sheets, capsys):
     assert cli.main(["fetch", "--images", str(toy_sheets)]) == 0
     assert "cifar10 validation: 100 images, content verified" in capsys.readouterr().out
+    sheet = images.stored_sheet("cifar10")
+    kept = toy.parts()["test"][0][: images.SHEET_IMAGES]
+    np.testing.assert_array_equal(images.read_sheet(sheet), kept)
+    assert store.registry(sheet) == paths.sha256(sheet)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +209,43 @@ def test_usage_errors_exit_with_2(arguments, capsys):
 def test_debug_shows_the_traceback(toy_world):
     with pytest.raises(Exception, match="unknown recipe"):
         cli.main(["run", "table9", "--debug"])
+
+
+def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, capsys, monkeypatch):
+    monkeypatch.setattr(record, "EPOCH_IMAGES", 150)
+    arguments = ["run", "figure1", "--seed", "0", "--images", str(toy_sheets)]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out.count("logits by epoch") == 2
+    found = store.open_dataset(store.path_of("epochs", "cifar10-small-at-seed0"), "epochs")
+    other = store.open_dataset(store.path_of("epochs", "cifar10-small-st-seed0"), "epochs")
+    assert found["epoch"].values.tolist() == [1, 2]
+    assert found["test"].values.sum() == 100
+    assert (~found["test"].values).sum() == 150
+    np.testing.assert_array_equal(found["index"], other["index"])
+    for name, part in (("test", found["test"].values), ("train", ~found["test"].values)):
+        data = images.load("cifar10", name, toy_sheets)
+        position = {index: i for i, index in enumerate(data.index)}
+        some = data.take(np.array([position[i] for i in found["index"].values[part]]))
+        np.testing.assert_array_equal(some.labels, found["label"].values[part])
+        for row, epoch in enumerate((1, 2)):
+            checkpoint = Checkpoint.load(epoch_file(recipes.recipe("at"), 0, epoch))
+            logits = record.natural_logits(checkpoint.model(10), some.images, "cpu")
+            ordered = np.sort(logits, 1)
+            for variable, column in (("largest", -1), ("second", -2)):
+                values = found[variable].values[row, part]
+                np.testing.assert_allclose(values, ordered[:, column], atol=1 / 128 + 1e-3)
+                assert (values * 64 == np.round(values * 64)).all()
+    monkeypatch.setattr(record, "by_epoch", None)
+    assert cli.main(arguments) == 0
+
+
+def test_sweeps_come_after_the_tables_of_every_seed(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(pipeline, "recorded", lambda r, s, o: made.append((r.name, s)) or tmp_path)
+    monkeypatch.setattr(pipeline, "recorded_by_epoch", lambda r, s, o: tmp_path)
+    monkeypatch.setattr(cli, "_print_accuracy", lambda path: None)
+    assert cli.main(["run", "figures", "--seed", "1", "2"]) == 0
+    tables = [(n, s) for s in (1, 2) for n in recipes.plan("table2", "small")]
+    assert made[: len(tables)] == tables
+    sweeps = [n for n in recipes.names("small") if n not in recipes.plan("table2", "small")]
+    assert sorted(made[len(tables) :]) == sorted((n, s) for s in (1, 2) for n in sweeps)

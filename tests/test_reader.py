@@ -30,6 +30,13 @@ def test_tables_run_without_torch(table, tmp_path, monkeypatch):
         assert (tmp_path / "tables" / f"{table}.{suffix}").stat().st_size > 100
 
 
+def test_figures_run_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_BUILD", str(tmp_path))
+    done = _run("paper", "figure4")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figures" / "figure4.png").stat().st_size > 10_000
+
+
 def test_reading_commands_run_without_torch():
     for arguments in (["list"], ["validate", "data"], ["--help"]):
         done = _run("repro", *arguments)

@@ -26,3 +26,144 @@ def test_correct_and_mean():
     mean, spread = statistics.mean_and_sd(np.array([4.0]))
     assert mean == 4.0
     assert np.isnan(spread)
+
+
+@pytest.fixture
+def sample():
+    """Logits of two networks on the same sixty images of six classes, with ties."""
+    draws = np.random.default_rng(4)
+    labels = draws.permutation(np.repeat(np.arange(6), 10))
+    signal = 2.0 * np.eye(6)[labels]
+    logits = np.round(signal + draws.normal(size=(2, 60, 6)), 1).astype(np.float32)
+    return logits, labels
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(5).integers(0, 256, (4, 3, 32, 32)).astype(np.uint8)
+
+
+def test_max_gap_and_confidence(sample):
+    logits = sample[0]
+    rows = logits.reshape(-1, 6).astype(float).tolist()
+    for fast, slow in (
+        (statistics.max_logit(logits), naive.max_logit),
+        (statistics.logit_gap(logits), naive.logit_gap),
+        (np.exp(statistics.log_confidence(logits)), naive.confidence),
+    ):
+        assert fast.shape == (2, 60)
+        np.testing.assert_allclose(fast.ravel(), [slow(row) for row in rows], atol=1e-6)
+
+
+def test_log_confidence_tells_apart_what_the_softmax_rounds_to_one():
+    logits = np.array([[60.0, 0.0, 1.0], [61.0, 0.0, 1.0]], np.float32)
+    low, high = statistics.log_confidence(logits)
+    assert low < high < 0
+    assert np.exp([low, high]).tolist() == [1.0, 1.0]
+
+
+def test_skewness(sample):
+    values = np.exp(sample[0][0, :, 0])
+    assert statistics.skewness(values) == pytest.approx(naive.skewness(values.tolist()))
+    assert statistics.skewness(np.array([1.0, 2.0, 3.0])) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(statistics.skewness(np.ones(3)))
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5])
+def test_rank_disagreement(sample, threshold):
+    logits, labels = sample
+    values = statistics.max_logit(logits)
+    found = statistics.rank_disagreement(*values, labels, threshold)
+    slow = naive.rank_disagreement(*values.tolist(), labels.tolist(), threshold)
+    assert found.tolist() == slow
+    assert 0 < found.mean() < 1
+    matrix = statistics.disagreement_matrix(values, labels, threshold)
+    assert matrix.tolist() == [[0, found.mean()], [found.mean(), 0]]
+
+
+def test_rank_disagreement_of_a_ranking_and_its_reverse():
+    values, labels = np.arange(9.0), np.zeros(9, int)
+    # Differences are 8, 6, 4, ...: only the outer two on either side exceed half of 8.
+    assert statistics.rank_disagreement(values, -values, labels).tolist() == [4 / 9]
+    assert statistics.rank_disagreement(values, values**3, labels).tolist() == [0]
+
+
+def test_errors_by_rank(sample):
+    logits, labels = sample
+    means = statistics.mean_correct_logits(logits[0], labels)
+    for predictions in (logits[0].argmax(1), logits[1].argmax(1)):
+        found = statistics.errors_by_rank(means, labels, predictions)
+        slow = naive.errors_by_rank(logits[0].tolist(), labels.tolist(), predictions.tolist())
+        np.testing.assert_allclose(found, slow)
+    assert np.isnan(statistics.errors_by_rank(means, labels, labels)).all()
+
+
+def test_average_overlap(sample):
+    first, second = sample[0]
+    found = statistics.average_overlap(first, second)
+    for i, row in enumerate(found):
+        slow = [naive.average_overlap(first[i], second[i], k) for k in range(1, 7)]
+        np.testing.assert_allclose(row, slow)
+    np.testing.assert_allclose(statistics.average_overlap(first, first), 1)
+
+
+def test_average_overlap_of_unrelated_rankings():
+    draws = np.random.default_rng(6).normal(size=(2, 20_000, 5))
+    found = statistics.average_overlap(*draws).mean(0)
+    np.testing.assert_allclose(found, (np.arange(1, 6) + 1) / 10, atol=0.01)
+
+
+def test_permuted_within_keeps_classes(sample):
+    labels = sample[1]
+    order = statistics.permuted_within(labels, 1)
+    assert sorted(order) == list(range(60))
+    assert (labels[order] == labels).all()
+    assert (order != np.arange(60)).sum() > 40
+    assert (order == statistics.permuted_within(labels, 1)).all()
+    assert (order != statistics.permuted_within(labels, 2)).any()
+
+
+def test_accuracy_by_gap(sample):
+    logits, labels = sample
+    gaps, hits = statistics.logit_gap(logits[0]), statistics.correct(logits[0], labels)
+    edges = np.array([0.0, 0.5, 1.0, 2.0, 10.0, 20.0, float(gaps.max()) + 20])
+    accuracy, counts = statistics.accuracy_by_gap(gaps, hits, edges)
+    slow = naive.accuracy_by_gap(gaps.tolist(), hits.tolist(), edges.tolist())
+    np.testing.assert_array_equal(np.transpose([accuracy, counts]), slow)
+    assert counts[-1] == 0
+    assert counts.sum() == 60
+
+
+def test_nearest(sample):
+    logits = sample[0][0] + np.random.default_rng(7).normal(scale=1e-3, size=(60, 6))
+    seeds = np.array([3, 17, 59])
+    found = statistics.nearest(logits, seeds, 7)
+    assert found.tolist() == [naive.nearest(logits.tolist(), seed, 7) for seed in seeds]
+
+
+def test_visual_distances(pictures):
+    first, second = pictures[:2], pictures[2:]
+    colour = statistics.colour_distance(first, second)
+    shape = statistics.shape_distance(first, second)
+    for i in range(2):
+        assert colour[i] == pytest.approx(naive.colour_distance(first[i], second[i]))
+        assert shape[i] == pytest.approx(naive.shape_distance(first[i], second[i], 8))
+    assert statistics.colour_distance(first, 255 - second[:1]).shape == (2,)
+    np.testing.assert_allclose(statistics.shape_distance(first, 255 - first), 0, atol=1e-12)
+    assert statistics.shape_distance(first, np.zeros_like(first)).tolist() == [1, 1]
+
+
+def test_background_variation(pictures):
+    found = statistics.background_variation(pictures, 5)
+    slow = [naive.background_variation(picture, 5) for picture in pictures]
+    np.testing.assert_allclose(found, slow)
+    plain = np.zeros((3, 32, 32), np.uint8)
+    plain[:, 4:28, 4:28] = pictures[0, :, 4:28, 4:28]
+    assert statistics.background_variation(plain) == 0
+
+
+def test_rank_correlation(sample):
+    first, second = sample[0][:, :, 0]
+    found = statistics.rank_correlation(first, second)
+    assert found == pytest.approx(naive.rank_correlation(first.tolist(), second.tolist()))
+    assert statistics.rank_correlation(first, np.exp(first)) == pytest.approx(1)

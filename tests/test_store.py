@@ -62,6 +62,23 @@ def _broken(**changes):
     return made
 
 
+def epochs_dataset(**changes: object) -> xr.Dataset:
+    """Return a valid record of two epochs, with some variables replaced."""
+    base = dataset()
+    second = np.sort(base["logits"].values, 1)[:, -2]
+    variables = {
+        "largest": (("epoch", "sample"), np.stack([second, second + 1])),
+        "second": (("epoch", "sample"), np.stack([second, second])),
+        "prediction": (("epoch", "sample"), np.zeros((2, 12), np.int16)),
+        "test": ("sample", np.arange(12) > 5),
+    }
+    made = base.drop_dims("attack").drop_vars(["logits", "adversarial_logits"])
+    made = made.assign_attrs(kind="epochs").assign(variables)
+    for name, values in changes.items():
+        made[name] = (made[name].dims, values)
+    return made
+
+
 def _nan():
     logits = dataset()["logits"].values.copy()
     logits[3, 1], logits[4, 2] = np.nan, np.inf
@@ -86,6 +103,12 @@ FAULTS = {
     ),
     "expected dimensions": lambda: dataset().rename(sample="image"),
     "expected numbers of kind 'f'": lambda: _broken(logits=np.ones((12, 4), np.int32)),
+    "prediction: 12 values are not in 0 to 3": lambda: epochs_dataset(
+        prediction=np.repeat([[4], [3]], 12, 1).astype(np.int16)
+    ),
+    "largest: 12 values are below the second": lambda: epochs_dataset(
+        second=epochs_dataset()["largest"].values + np.float32([[0], [1]])
+    ),
     "unknown kind": lambda: dataset(kind="figures"),
 }
 
@@ -97,6 +120,11 @@ def test_faults_are_named_and_never_written(data, message):
         store.write(FAULTS[message](), path)
     assert not path.exists()
     assert not path.parent.exists() or not list(path.parent.iterdir())
+
+
+def test_records_by_epoch_are_written(data):
+    store.write(epochs_dataset(), data / "epochs" / "toy.nc")
+    assert store.open_dataset(data / "epochs" / "toy.nc", "epochs").sizes["epoch"] == 2
 
 
 def test_an_unknown_schema_is_refused(data):

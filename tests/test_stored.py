@@ -14,7 +14,7 @@ from repro.augment import to_float
 from repro.checkpoints import Checkpoint
 from tests.conftest import STORED
 
-NAMES = recipes.PLANS["table2"]
+NAMES = recipes.plan("table2", "small")
 
 
 def first_test_images() -> images.ImageSet:
@@ -61,6 +61,23 @@ def test_the_attack_gives_the_stored_verdicts_again(name):
         settings,
     )
     np.testing.assert_array_equal(found.robust.numpy(), dataset["robust"].values[:, :64])
+
+
+def test_logits_by_epoch_end_in_the_evaluated_ones():
+    records = store.runs("epochs")
+    assert len(records) >= 4
+    for run, recorded in records.items():
+        evaluated = store.path_of("logits", run)
+        if not evaluated.exists():
+            continue
+        logits = store.open_dataset(evaluated)
+        last = recorded.sel(epoch=logits.attrs["checkpoint_epoch"])
+        last = last.isel(sample=recorded["test"].values)
+        np.testing.assert_array_equal(last["index"], logits["index"])
+        two = np.sort(logits["logits"].values, 1)[:, -2:]
+        for variable, column in (("largest", 1), ("second", 0)):
+            np.testing.assert_allclose(last[variable], two[:, column], atol=1 / 128 + 1e-3, rtol=0)
+        assert (last["prediction"] == logits["logits"].values.argmax(1)).mean() > 0.999
 
 
 def test_verdicts_agree_with_the_official_implementation(capsys):

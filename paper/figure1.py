@@ -1,0 +1,150 @@
+"""Figure 1: the distribution of the largest logit over the epochs of training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from paper import stored, style
+from repro import statistics
+
+ROW = 0.62
+"""Height of an epoch's row, inches."""
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """A statistic of the logits by epoch, for every seed of a network.
+
+    Attributes
+    ----------
+    epochs : list of int
+        Those that every seed has.
+    values : list of ndarray, shape (epochs, n)
+        One per seed.
+    """
+
+    epochs: list[int]
+    values: list[NDArray[np.floating]]
+
+    def moments(self, row: int) -> tuple[float, float]:
+        """Return mean and skewness after an epoch, averaged over seeds."""
+        return (
+            float(np.mean([values[row].mean() for values in self.values])),
+            float(np.mean([statistics.skewness(values[row]) for values in self.values])),
+        )
+
+    def summary(self, name: str) -> str:
+        """Return a clause on how mean and skewness change from the first to the last epoch."""
+        (mean, skew), (last_mean, last_skew) = self.moments(0), self.moments(-1)
+        return (
+            f"{name}: mean {mean:.2f} to {last_mean:.2f}, skewness {skew:+.2f} to {last_skew:+.2f}"
+        )
+
+
+def evolution(datasets: Sequence[xr.Dataset], gap: bool = False, test: bool = False) -> Evolution:
+    """Return the largest logit, or the logit gap, of training or test images by epoch."""
+    epochs = sorted(set.intersection(*(set(each["epoch"].values.tolist()) for each in datasets)))
+    values = []
+    for each in datasets:
+        some = each.sel(epoch=epochs).isel(sample=each["test"].values == test)
+        value = some["largest"] - some["second"] if gap else some["largest"]
+        values.append(value.values)
+    return Evolution(epochs, values)
+
+
+def ridges(axes: Any, shown: Evolution, edges: NDArray[np.floating], colour: str) -> None:
+    """Draw one density per epoch below the other, with its mean, and skewness at the right."""
+    density = np.mean(
+        [
+            [np.histogram(row, edges)[0] / row.size / np.diff(edges) for row in values]
+            for values in shown.values
+        ],
+        axis=0,
+    )
+    height = 1.25 / density.max()
+    middle = (edges[1:] + edges[:-1]) / 2
+    for row, curve in enumerate(density):
+        z = row + 1
+        axes.fill_between(
+            middle, -row, height * curve - row, color=colour, alpha=0.35, zorder=z, lw=0
+        )
+        axes.plot(middle, height * curve - row, color=colour, linewidth=1, zorder=z)
+        axes.axhline(-row, color="#cccccc", linewidth=0.5, zorder=0)
+        mean, skew = shown.moments(row)
+        axes.plot([mean, mean], [-row, -row + 0.22], color="black", linewidth=1.2, zorder=z + 0.5)
+        axes.text(
+            0.995, -row + 0.22, f"mean {mean:.2f}\nskew {skew:+.2f}", fontsize=7.5, ha="right",
+            va="bottom", transform=axes.get_yaxis_transform(), zorder=90, linespacing=1.1,
+        )  # fmt: skip
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0.85 - len(density), 1.3))
+    axes.set_yticks(-np.arange(len(density)), [f"{epoch}" for epoch in shown.epochs])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def common_edges(shown: Sequence[Evolution], count: int = 90) -> NDArray[np.float64]:
+    """Return the edges of bins that hold all but the most extreme 0.05 % on either side."""
+    every = [values for each in shown for values in each.values]
+    low = min(np.quantile(values, 0.0005) for values in every)
+    high = max(np.quantile(values, 0.9995) for values in every)
+    return np.linspace(low, high, count + 1)
+
+
+def late_epochs(runs: stored.Runs) -> str:
+    """Return what a short training cannot show, or nothing for one of the paper's length."""
+    epochs = len(runs["at"][0]["epoch"]) if runs.scale == "small" else 0
+    if not epochs:
+        return ""
+    return (
+        f"{epochs} epochs do not reach the late ones (after about 100 of 200 in the paper) in "
+        "which AT becomes symmetric and its students lose their robustness."
+    )
+
+
+def images_note(runs: stored.Runs, test: bool = False) -> str:
+    """Return a sentence on the images and the rounding behind the records by epoch."""
+    each = runs["at"][0]
+    count = int(each["test"].values.sum())
+    tests = f"; {count:,} test images" if test else ""
+    return (
+        f"{each.sizes['sample'] - count:,} training images drawn at random, the same for every "
+        f"network{tests}; natural, without augmentation; logits rounded to "
+        f"1/{1 / each.attrs['rounded_to']:g}."
+    )
+
+
+def make(artefact: str = "figure1", dataset: str = "cifar10") -> Figure:
+    """Return the figure; figure B.4 is the same for CIFAR-100."""
+    runs = stored.runs("epochs", "figure1", ["st", "at"], dataset)
+    shown = {name: evolution(runs[name]) for name in ("st", "at")}
+    text = f"""
+        {style.title(artefact)}. Largest logit of {style.title(dataset)} training images by epoch
+        (rows): density averaged over seeds, tick: mean. {shown["st"].summary("ST")};
+        {shown["at"].summary("AT")}. Paper: ST quickly shifts to a symmetric distribution of high
+        mean, AT stays positively skewed with a low mean until very late.
+        {late_epochs(runs)} {runs.about()} {images_note(runs)}
+    """
+    rows = max(len(each.epochs) for each in shown.values())
+    figure = style.canvas(7.2, ROW * rows + 0.9, text)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    edges = common_edges(list(shown.values()))
+    for axes, letter, name, title in zip(
+        panels, "AB", shown, ("standard training", "adversarial training"), strict=True
+    ):
+        ridges(axes, shown[name], edges, style.COLOURS[name])
+        style.panel(axes, letter, title)
+        axes.set_xlabel("largest logit")
+    panels[0].set_ylabel("epoch")
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(style.main("figure1", make))

@@ -1,0 +1,125 @@
+"""Figure 2: logit gaps, and how adversarial accuracy depends on them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from paper import stored, style
+from repro import statistics
+
+FEWEST = 20
+"""Images of a seed that a bin of gaps must hold for its accuracy to be drawn."""
+
+WIDTH, DENSITY_WIDTH = 0.25, 0.125
+"""Width of a bin of gaps, in logits, for accuracies and for densities."""
+
+
+def make(artefact: str = "figure2", dataset: str = "cifar10") -> Figure:
+    """Return the figure; figure B.5 is the same for CIFAR-100."""
+    runs = stored.runs("logits", "figure2", ["st", "at"], dataset)
+    gaps = {
+        name: [statistics.logit_gap(each["logits"].values) for each in runs[name]]
+        for name in ("st", "at")
+    }
+    robust = {name: [each["robust"].values[-1] for each in runs[name]] for name in gaps}
+    highest = max(float(np.quantile(values, 0.999)) for each in gaps.values() for values in each)
+    edges = np.arange(0, highest + WIDTH, WIDTH)
+    curves = {
+        name: np.array(
+            [accuracy(g, hits, edges) for g, hits in zip(gaps[name], robust[name], strict=True)]
+        )
+        for name in gaps
+    }
+    figure = style.canvas(7.2, 2.9, _text(artefact, dataset, runs, gaps, curves, edges))
+    left, right = figure.subplots(1, 2)
+    _densities(left, gaps, np.arange(0, highest, DENSITY_WIDTH))
+    _accuracies(right, curves, edges)
+    style.panel(left, "A", "logit gaps of test images")
+    style.panel(right, "B", "robustness at each gap")
+    return figure
+
+
+def accuracy(
+    gaps: NDArray[np.floating], hits: NDArray[np.bool_], edges: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return accuracy by bin of gaps in percent, NaN where the bin holds too few images."""
+    share, counts = statistics.accuracy_by_gap(gaps, hits, edges)
+    return np.where(counts >= FEWEST, 100 * share, np.nan)
+
+
+def _densities(
+    axes: Any, gaps: dict[str, list[NDArray[np.floating]]], edges: NDArray[np.floating]
+) -> None:
+    for name, values in gaps.items():
+        densities = [np.histogram(g, edges)[0] / len(g) / DENSITY_WIDTH for g in values]
+        mean, spread = style.mean_and_spread(np.array(densities))
+        colour = style.COLOURS[name]
+        axes.stairs(mean, edges, fill=True, color=colour, alpha=0.3)
+        axes.stairs(mean, edges, color=colour, linewidth=1.3)
+        axes.stairs(
+            mean + spread, edges, baseline=mean - spread, fill=True, color=colour, alpha=0.4
+        )
+        middle = float(np.mean([g.mean() for g in values]))
+        axes.axvline(middle, color=colour, linewidth=1, linestyle=":")
+        axes.text(
+            0.97, 0.9 - 0.12 * list(gaps).index(name), f"{style.NAMES[name]}: mean {middle:.2f}",
+            color=colour, transform=axes.transAxes, ha="right", weight="bold",
+        )  # fmt: skip
+    axes.set(xlim=(0, edges[-1]), ylim=(0, None), xlabel="logit gap", ylabel="density")
+
+
+def _accuracies(
+    axes: Any, curves: dict[str, NDArray[np.float64]], edges: NDArray[np.floating]
+) -> None:
+    middle = (edges[1:] + edges[:-1]) / 2
+    for name, colour in (("st", style.COLOURS["st"]), ("at", "black")):
+        drawn = np.isfinite(curves[name]).all(0)
+        mean, spread = style.mean_and_spread(curves[name][:, drawn])
+        axes.fill_between(
+            middle[drawn], mean - spread, mean + spread, color=colour, alpha=0.25, lw=0
+        )
+        axes.plot(middle[drawn], mean, color=colour, linewidth=1.6)
+        at = len(mean) // 2 if name == "st" else -1
+        axes.annotate(
+            style.NAMES[name], (middle[drawn][at], mean[at]), xytext=(6, 4),
+            textcoords="offset points", color=colour, weight="bold", clip_on=False,
+        )  # fmt: skip
+    axes.set(xlim=(0, edges[-1]), ylim=(-3, 103), xlabel="logit gap")
+    axes.set_ylabel("adversarial accuracy (%)")
+
+
+def _text(
+    artefact: str,
+    dataset: str,
+    runs: stored.Runs,
+    gaps: dict[str, list[NDArray[np.floating]]],
+    curves: dict[str, NDArray[np.float64]],
+    edges: NDArray[np.floating],
+) -> str:
+    large = 100 * np.mean([(g > 5).mean() for g in gaps["at"]])
+    peak = edges[np.argmax(np.sum([np.histogram(g, edges)[0] for g in gaps["at"]], 0))]
+    drawn = np.isfinite(curves["at"]).all(0)
+    at = curves["at"][:, drawn].mean(0)
+    last = edges[1:][drawn][-1]
+    standard = np.nanmax(curves["st"])
+    return f"""
+        {style.title(artefact)}. (A) Gaps between the two largest logits, {style.title(dataset)}
+        test images; dotted: means. (B) Accuracy under APGD-CE, then APGD-DLR (Linf 8/255), of the
+        images of each gap, in bins of {WIDTH:g} with at least {FEWEST} images of every seed.
+        Mean ± sd over seeds. AT's density peaks in the bin from {peak:g} and {large:.1f} % of its
+        gaps exceed 5 (paper: a peak at zero, few above five). AT's robustness goes from
+        {at[0]:.0f} % at the smallest gaps to {at[-1]:.0f} % around {last:g}, ST's is at most
+        {standard:.1f} % (paper: a large gap is a strong sign of robustness in AT, not in ST).
+        {runs.about()}
+        {runs["at"][0].sizes["sample"]:,} test images each; AT of
+        {stored.evaluated_epochs(runs["at"])}, ST of {stored.evaluated_epochs(runs["st"])}.
+    """
+
+
+if __name__ == "__main__":
+    sys.exit(style.main("figure2", make))

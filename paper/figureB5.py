@@ -1,0 +1,18 @@
+"""Figure B.5: Figure 2 for CIFAR-100."""
+
+from __future__ import annotations
+
+import sys
+
+from matplotlib.figure import Figure
+
+from paper import figure2, style
+
+
+def make() -> Figure:
+    """Return the figure."""
+    return figure2.make("figureB5", "cifar100")
+
+
+if __name__ == "__main__":
+    sys.exit(style.main("figureB5", make))

@@ -1,0 +1,124 @@
+"""What all figures share: colours, caption, and saving the same pixels every time."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from repro import paths
+from repro.errors import ReproError
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "pdf.fonttype": 42,
+}
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#777777"
+COLOURS = {"st": BLUE, "at": ORANGE}
+NAMES = {"st": "ST", "at": "AT"}
+
+LINE_INCHES = 0.145
+"""Height of a line of the caption."""
+
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def caption(figure: Figure, text: str, width: int = 150) -> None:
+    """Write a wrapped caption below the panels."""
+    unbroken = textwrap.fill(text.replace(" %", NO_BREAK + "%"), width)
+    figure.text(0.01, 0.005, unbroken, va="bottom", ha="left", fontsize=8)
+    figure.set_label(text)
+
+
+def canvas(width: float, height: float, text: str) -> Figure:
+    """Return a figure with a caption and, above it, room of this size (inches) for panels."""
+    text = re.sub(r"\s+", " ", text).strip()
+    characters = int(16 * width)
+    lines = len(textwrap.wrap(text.replace(" %", NO_BREAK + "%"), characters))
+    below = LINE_INCHES * lines + 0.1
+    figure = Figure(figsize=(width, height + below), layout="constrained")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    share = below / (height + below)
+    engine.set(rect=(0.005, share, 0.99, 1 - share), w_pad=0.06, h_pad=0.06)  # type: ignore[call-arg]
+    caption(figure, text, characters)
+    return figure
+
+
+def mean_and_spread(
+    values: NDArray[np.floating],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and sample standard deviation over rows; the latter zero for one row."""
+    spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
+    return values.mean(0), spread
+
+
+def title(name: str) -> str:
+    """Return an artefact's or a data set's name as printed: ``figureB4`` is Figure B.4."""
+    printed = re.sub(r"([A-Z])(?=\d)", r"\1.", name.replace("figure", "Figure ", 1))
+    return printed.replace("cifar", "CIFAR-")
+
+
+def panel(axes: Any, letter: str, title: str) -> None:
+    """Give a panel its letter and its title."""
+    axes.set_title(f"$\\bf{{{letter}}}$  {title}", loc="left")
+
+
+def tile(
+    axes: Any, picture: NDArray[np.uint8], x: float, y: float, text: str = "", framed: bool = False
+) -> None:
+    """Draw a picture, shape (3, rows, columns), in the unit square right of x and below -y."""
+    axes.imshow(picture.transpose(1, 2, 0), extent=(x, x + 1, -y - 1, -y), interpolation="nearest")
+    if text:
+        axes.text(x + 0.5, 0.03 - y, text, ha="center", va="bottom", fontsize=6.5)
+    if framed:
+        axes.add_patch(Rectangle((x, -y - 1), 1, 1, fill=False, linewidth=2.2, clip_on=False))
+
+
+def album(axes: Any, columns: float, rows: float) -> None:
+    """Make room for tiles in this many columns and rows of unit squares."""
+    axes.set(xlim=(0, columns), ylim=(-rows, 0.25), aspect="equal")
+    axes.set_axis_off()
+
+
+def save(name: str, make: Callable[[], Figure]) -> None:
+    """Make a figure and write it as PDF and PNG, and its caption as text, to the build folder."""
+    folder = paths.build() / "figures"
+    with mpl.rc_context(STYLE):
+        figure = make()
+        for suffix in (".pdf", ".png"):
+            with paths.atomic(folder / f"{name}{suffix}") as temporary:
+                # The date would make every PDF a different file.
+                metadata = {"CreationDate": None} if suffix == ".pdf" else None
+                figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+    with paths.atomic(folder / f"{name}.txt") as temporary:
+        temporary.write_text(f"{figure.get_label()}\n", encoding="utf-8")
+
+
+def main(name: str, make: Callable[[], Figure]) -> int:
+    """Make and save a figure and print where; or say in one line what is missing."""
+    try:
+        save(name, make)
+    except ReproError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    for suffix in (".pdf", ".png"):
+        print(paths.build() / "figures" / f"{name}{suffix}")
+    return 0

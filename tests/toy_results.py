@@ -1,0 +1,98 @@
+"""Made-up stored results of every kind that the figures read, small and quick to write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from repro import images, recipes, store
+from repro.attack import Evaluation
+
+SAMPLES, SWEEP_SAMPLES, EPOCHS = 120, 90, (1, 2, 3)
+CLASSES = images.CIFAR10.classes
+STUDENTS = (
+    "normal", "fix-1-permute", "fix-3-permute", "fix-1-average", "fix-7-average",
+    "logits-epoch-1", "logits-epoch-3", "softmax-epoch-3",
+)  # fmt: skip
+
+
+def attributes(kind: str, recipe: recipes.Recipe, seed: int) -> dict[str, object]:
+    return {
+        "kind": kind, "run": recipe.run(seed), "method": recipe.method,
+        "dataset": recipe.dataset, "data_sha256": "0" * 64, "recipe": recipe.to_json(),
+        "recipe_hash": recipe.hash, "seed": seed, "scale": recipe.scale, "checkpoint_epoch": 3,
+        "versions": "{}", "commit": "none", "created_at": "2021-01-01",
+        "evaluation": json.dumps(dataclasses.asdict(Evaluation())), "rounded_to": 1 / 64,
+    }  # fmt: skip
+
+
+def logits(recipe: recipes.Recipe, seed: int, samples: int) -> xr.Dataset:
+    """Return logits that know the class, with those of ``at`` smaller and sturdier."""
+    draws = np.random.default_rng([seed, len(recipe.name)])
+    label = np.arange(SAMPLES) % 10
+    size = 1.5 if recipe.name == "st" else 0.5
+    natural = size * (2 * np.eye(10)[label] + draws.normal(size=(SAMPLES, 10)))
+    attacked = natural + (0.0 if recipe.name != "st" else 3.0) * draws.normal(size=(SAMPLES, 10))
+    attacked[::3] = -natural[::3]
+    hit = natural.argmax(1) == label
+    both = hit & (attacked.argmax(1) == label)
+    dataset = xr.Dataset(
+        {
+            "logits": (("sample", "class"), natural.astype(np.float32)),
+            "adversarial_logits": (("sample", "class"), attacked.astype(np.float32)),
+            "robust": (("attack", "sample"), np.stack([both, both])),
+            "label": ("sample", label.astype(np.int16)),
+            "index": ("sample", np.arange(SAMPLES, dtype=np.int32)),
+        },
+        coords={"class": list(CLASSES), "attack": list(Evaluation().attacks)},
+        attrs=attributes("logits", recipe, seed),
+    )
+    return dataset.isel(sample=slice(samples))
+
+
+def epochs(recipe: recipes.Recipe, seed: int) -> xr.Dataset:
+    draws = np.random.default_rng([seed, 9])
+    top = np.sort(draws.gamma(2.0, 1.0, (len(EPOCHS), SAMPLES, 2)), 2).astype(np.float32)
+    label = np.arange(SAMPLES) % 10
+    return xr.Dataset(
+        {
+            "largest": (("epoch", "sample"), top[..., 1]),
+            "second": (("epoch", "sample"), top[..., 0]),
+            "prediction": (("epoch", "sample"), np.stack([label] * len(EPOCHS)).astype(np.int16)),
+            "label": ("sample", label.astype(np.int16)),
+            "index": ("sample", np.arange(SAMPLES, dtype=np.int32)),
+            "test": ("sample", np.arange(SAMPLES) >= SAMPLES // 2),
+        },
+        coords={"epoch": np.array(EPOCHS, np.int32), "class": list(CLASSES)},
+        attrs=attributes("epochs", recipe, seed),
+    )
+
+
+def log(recipe: recipes.Recipe, seed: int) -> xr.Dataset:
+    values = {name: ("epoch", np.linspace(0.2, 0.4, len(EPOCHS))) for name in store.KINDS["log"]}
+    coords = {"epoch": np.array(EPOCHS, np.int32)}
+    return xr.Dataset(values, coords=coords, attrs=attributes("log", recipe, seed))
+
+
+def write(folder: Path) -> None:
+    """Write the results of a small CIFAR-10 world, and of teachers on CIFAR-100."""
+    for dataset, scale in (("cifar10", "small"), ("cifar100", "paper")):
+        for name in recipes.TEACHERS:
+            for seed in (0, 1):
+                recipe = recipes.recipe(name, scale, dataset)
+                run = f"{recipe.run(seed)}.nc"
+                store.write(logits(recipe, seed, SAMPLES), folder / "logits" / run)
+                store.write(epochs(recipe, seed), folder / "epochs" / run)
+                store.write(log(recipe, seed), folder / "log" / run)
+    for name in STUDENTS:
+        for seed in (0, 1) if name == "normal" else (0,):
+            recipe = recipes.recipe(name)
+            samples = SAMPLES if name == "normal" else SWEEP_SAMPLES
+            store.write(logits(recipe, seed, samples), folder / "logits" / f"{recipe.run(seed)}.nc")
+    pictures = np.random.default_rng(0).integers(0, 256, (SAMPLES, 3, 32, 32)).astype(np.uint8)
+    (folder / "images").mkdir()
+    images.write_sheet(pictures, folder / "images" / "cifar10-test-first-1000.png")
