@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ Networks': train, distil, attack, and store logits as labelled datasets.
   repro run table2                  everything behind Table 2, from nothing to datasets
   repro run at --seed 0 --scale paper
   repro list                        what is stored
+  repro claims                      what becomes of the paper's claims
   repro show data/logits/FILE.nc    what a dataset holds and where it came from
 
 Every command skips what is done and resumes what was cut."""
@@ -119,6 +122,11 @@ def build_parser() -> argparse.ArgumentParser:
     validate.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
 
     add("list", "List the stored datasets.", _list)
+
+    claims = add("claims", "Judge every claim of the paper by the stored datasets.", _claims)
+    claims.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
+    claims.add_argument("--details", action="store_true", help="quotation, measure, rule, seeds")
+    claims.add_argument("--json", action="store_true", help="print JSON, with all details")
 
     add_theory_command(commands, parents=[common])
 
@@ -287,6 +295,18 @@ def _list(parsed: argparse.Namespace) -> int:
         sizes = ", ".join(f"{dim} {count:,}" for dim, count in dataset.sizes.items())
         name = file.relative_to(paths.data()).as_posix()
         print(f"{name:58s} {dataset.attrs['created_at'][:10]}  {sizes}")
+    return 0
+
+
+def _claims(parsed: argparse.Namespace) -> int:
+    from repro import claims
+
+    found = claims.verdicts(parsed.ids)
+    if parsed.json:
+        print(json.dumps([claims.plain(each) for each in found], indent=2, ensure_ascii=False))
+        return 0
+    width = shutil.get_terminal_size((160, 24)).columns
+    print("\n".join(claims.lines(found, parsed.details, width)))
     return 0
 
 

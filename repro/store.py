@@ -238,11 +238,10 @@ def open_dataset(path: Path, kind: str | None = None) -> xr.Dataset:
     ReproError
         With the first fault, and how many more there are.
     """
-    found = validate(path)
-    if found:
+    found, dataset = _examined(path)
+    if found or dataset is None:
         more = f" (and {len(found) - 1} more faults)" if len(found) > 1 else ""
         raise ReproError(f"{path}: {found[0]}{more}")
-    dataset = _read(path)
     if kind is not None and dataset.attrs["kind"] != kind:
         raise ReproError(f"{path}: expected a dataset of {kind}, got {dataset.attrs['kind']}")
     return dataset
@@ -258,21 +257,28 @@ def validate(path: Path) -> list[str]:
 
     A file that the registry beside it knows by another hash is not even opened.
     """
+    return _examined(path)[0]
+
+
+def _examined(path: Path) -> tuple[list[str], xr.Dataset | None]:
+    """Return the faults of a file, and what was read if it could be."""
     if not path.is_file():
-        return ["no such file"]
+        return ["no such file"], None
     try:
         listed = registry(path)
     except ReproError as error:
-        return [str(error)]
+        return [str(error)], None
     if listed is not None and (got := paths.sha256(path)) != listed:
-        return [
+        fault = (
             f"expected SHA-256 {listed} as in {REGISTRY}, got {got}; likely damaged, or changed "
             "without 'repro' knowing"
-        ]
+        )
+        return [fault], None
     try:
-        return list(faults(_read(path)))
+        dataset = _read(path)
+        return list(faults(dataset)), dataset
     except Exception as error:
-        return [f"cannot be read as netCDF ({brief(error)}); likely truncated or damaged"]
+        return [f"cannot be read as netCDF ({brief(error)}); likely truncated or damaged"], None
 
 
 def _registry_file(path: Path) -> Path | None:

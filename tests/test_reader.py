@@ -38,7 +38,7 @@ def test_figures_run_without_torch(tmp_path, monkeypatch):
 
 
 def test_reading_commands_run_without_torch():
-    for arguments in (["list"], ["validate", "data"], ["--help"]):
+    for arguments in (["list"], ["validate", "data"], ["--help"], ["claims", "gap-lower"]):
         done = _run("repro", *arguments)
         assert done.returncode == 0, done.stderr
 
@@ -50,8 +50,11 @@ def test_training_without_torch_says_what_to_install(tmp_path):
     assert "install the extra 'train'" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["statistics", "store", "images", "recipes", "targets", "cli"])
+READERS = ("statistics", "store", "images", "recipes", "targets", "cli", "measures", "claims")
+
+
+@pytest.mark.parametrize("module", [*(f"repro.{name}" for name in READERS), "paper.report"])
 def test_reader_modules_do_not_import_torch(module):
-    code = f"import sys, repro.{module}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT)
     assert done.returncode == 0

@@ -21,11 +21,22 @@ VerdictName = Literal["holds", "holds in part", "fails", "needs data"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one claim; `claim` is an id of paper/claims.toml."""
+    """What becomes of one claim.
+
+    Attributes
+    ----------
+    claim : str
+        An id of paper/claims.toml.
+    verdict : str
+    evidence : str
+    scales : tuple of str
+        Of the networks that the verdict rests on; none where it is theory.
+    """
 
     claim: str
     verdict: VerdictName
     evidence: str
+    scales: tuple[str, ...] = ()
 
 
 def _minima(studies: Studies) -> Verdict:
@@ -178,12 +189,17 @@ def _quadratic(studies: Studies) -> Verdict:
         if not quadratic
         else "holds in part",
         _at_scale(studies.steps) + exponents,
+        _scales(studies.steps),
     )
+
+
+def _scales(studies: Sequence[LogitStudy] | Sequence[StepStudy]) -> tuple[str, ...]:
+    return tuple(sorted({study.scale for study in studies}))
 
 
 def _at_scale(studies: Sequence[LogitStudy] | Sequence[StepStudy]) -> str:
     """Say what the verdict rests on: a network of another scale may give another one."""
-    return f"at scale {' and '.join(sorted({study.scale for study in studies}))}: "
+    return f"at scale {' and '.join(_scales(studies))}: "
 
 
 def _mean(studies: Studies) -> Verdict:
@@ -196,6 +212,7 @@ def _mean(studies: Studies) -> Verdict:
         "holds" if all(close) else "holds in part" if any(close) else "fails",
         f"{_at_scale(found)}mean largest logit: "
         + ", ".join(f"{s.run} {s.largest:.2f}" for s in found),
+        _scales(found),
     )
 
 
@@ -208,6 +225,7 @@ def _assumption(studies: Studies) -> Verdict:
         "holds" if all(holding) else "holds in part" if any(holding) else "fails",
         f"{_at_scale(studies.logits)}median ‖z-βφ‖⁴/β⁴: "
         + ", ".join(f"{s.run} {s.ratio[1]:.2g}" for s in studies.logits),
+        _scales(studies.logits),
     )
 
 

@@ -1,0 +1,358 @@
+"""The report: one HTML file with every artefact, the verdicts beside it, and an explorer.
+
+The charts of the explorer are drawn by 250 lines of its own script: they redraw at every key
+press, and the smallest of the plotting libraries that can be embedded is three times the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import xarray as xr
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from paper import stored, style, tables
+from paper.__main__ import is_up_to_date, make
+from repro import claims, paths, recipes, statistics, store
+from repro.errors import ReproError
+
+WEB = Path(__file__).with_name("web")
+SURPRISING = 10
+COLUMNS = 40
+BINS = 240
+
+MARKS: dict[str, dict[str, str]] = {
+    "does not hold": {"key": "no", "sign": "✕", "short": "does not hold"},
+    "holds in direction": {"key": "weak", "sign": "≈", "short": "in direction"},
+    "holds": {"key": "yes", "sign": "✓", "short": "holds"},
+    "cannot be tested at this scale": {"key": "open", "sign": "?", "short": "cannot be tested"},
+}
+
+TITLES = {
+    "table1": "accuracies of standard and adversarially trained networks",
+    "table2": "students of manipulated logits",
+    "table3": "training time",
+    "figure1": "the largest logit over the epochs of training",
+    "figure2": "logit gaps, and robustness by gap",
+    "figure3": "which images, which classes",
+    "figure4": "how many logits a student needs",
+    "figureA6": "students by the epoch of their teacher",
+    "figureA7": "students by their loss",
+    "figureB1": "logit gaps over the epochs of training",
+    "figureB2": "frogs that either network is confident of",
+    "figureB3": "nearest images by their logits",
+    "figureB4": "Figure 1 for CIFAR-100",
+    "figureB5": "Figure 2 for CIFAR-100",
+    "figureB6": "average overlap for CIFAR-100",
+    "figureC1": "the surrogate logits",
+    "figureC2": "the loss at the surrogates",
+    "figureC3": "the change of the gap",
+}
+"""Every artefact in the paper's order, with what it shows."""
+
+APPENDIX_C = "appendixC"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A table or figure as the page shows it."""
+
+    name: str
+    title: str
+    group: str
+    short: str
+    verdicts: list[claims.Verdict]
+    table: tables.Table | None = None
+    picture: str | None = None
+    size: tuple[int, int] = (0, 0)
+    caption: str = ""
+    problem: str = ""
+    runs: list[dict[str, str]] = field(default_factory=list)
+    recipes: dict[str, str] = field(default_factory=dict)
+    attacks: list[str] = field(default_factory=list)
+
+
+def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
+    """Return a table or a figure, or what it lacks, with the verdicts that belong to it."""
+    printed = style.title(name).replace("table", "Table ")
+    datasets = _behind(name)
+    shown: dict[str, Any] = {
+        "title": f"{printed}: {TITLES[name]}",
+        "group": printed.split(" ")[0] + "s",
+        "short": printed.split(" ")[1],
+        "verdicts": verdicts,
+        "runs": [_provenance(each) for each in datasets],
+        "recipes": {store.recipe_of(each)["name"]: each.attrs["recipe"] for each in datasets},
+        "attacks": sorted({each.attrs["evaluation"] for each in datasets}),
+    }
+    try:
+        if name.startswith("table"):
+            table = importlib.import_module(f"paper.{name}").make()
+            return Artefact(name, table=table, **shown)
+        if not is_up_to_date(name):
+            make(name)
+    except ReproError as error:
+        return Artefact(name, problem=str(error).replace(f"{paths.ROOT}/", ""), **shown)
+    file = paths.build() / "figures" / f"{name}.png"
+    with Image.open(file) as picture:
+        size = picture.size
+    caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    return Artefact(
+        name, picture=_uri("image/png", file.read_bytes()), size=size, caption=caption, **shown
+    )
+
+
+def _behind(name: str) -> list[xr.Dataset]:
+    """Return the stored logit datasets that an artefact's plan names."""
+    plan = {"table3": "table2"}.get(name, name)
+    if plan not in recipes.PLANS:
+        return []
+    return [
+        each
+        for scale in stored.scales()[:1]
+        for recipe in recipes.plan(plan, scale)
+        for each in stored.find("logits", recipe, scale=scale)
+    ]
+
+
+def _provenance(dataset: xr.Dataset) -> dict[str, str]:
+    attributes = dataset.attrs
+    log = stored.find("log", store.recipe_of(dataset)["name"], attributes["dataset"])
+    seconds = [
+        each["seconds"].values.sum() for each in log if each.attrs["run"] == attributes["run"]
+    ]
+    return {
+        "file": f"logits/{attributes['run']}.nc",
+        "epoch": str(attributes["checkpoint_epoch"]),
+        "made": attributes["created_at"][:10],
+        "commit": attributes["commit"][:10],
+        "device": json.loads(attributes["training"])["device"],
+        "hours": f"{seconds[0] / 3600:.2f}" if seconds else "",
+        "sha256": attributes["content_sha256"][:12],
+    }
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def strip(found: claims.Verdict) -> Markup:
+    """Return a verdict's number on a line: rule shaded, interval, every seed; as SVG."""
+    assert found.value is not None
+    assert found.low is not None
+    assert found.high is not None
+    windows = {
+        name: claims.Window.parse(text)
+        for name, text in (("direction", found.claim.direction), ("stated", found.claim.stated))
+        if text
+    }
+    bounds = [b for w in windows.values() for b in (w.low, w.high) if np.isfinite(b)]
+    marks = [*bounds, *found.each, found.low, found.high]
+    if not np.isfinite(marks).all():
+        return Markup("")
+    margin = 0.12 * ((max(marks) - min(marks)) or 1)
+    low, span = min(marks) - margin, (max(marks) - min(marks)) + 2 * margin
+
+    def x(value: float) -> float:
+        return round(260 * min(max((value - low) / span, 0.0), 1.0), 1)
+
+    parts = [
+        f'<rect class="{name}" x="{x(w.low)}" y="2" width="{x(w.high) - x(w.low)}" height="18"/>'
+        for name, w in windows.items()
+    ]
+    parts += [f'<line class="bound" x1="{x(b)}" x2="{x(b)}" y1="2" y2="20"/>' for b in set(bounds)]
+    parts += ['<line class="axis" x1="0" x2="260" y1="11" y2="11"/>']
+    parts += [f'<line class="seed" x1="{x(v)}" x2="{x(v)}" y1="6" y2="16"/>' for v in found.each]
+    parts += [f'<line class="interval" x1="{x(found.low)}" x2="{x(found.high)}" y1="11" y2="11"/>']
+    parts += [f'<circle class="mean" cx="{x(found.value)}" cy="11" r="3.2"/>']
+    return Markup(
+        f'<svg class="strip" viewBox="0 0 260 22" preserveAspectRatio="none" aria-hidden="true">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def explorer() -> dict[str, Any]:
+    """Return what the explorer needs: logits, labels and distributions, as JSON.
+
+    The logits of the pictured images are 16-bit integers, little-endian, in base64: natural,
+    then adversarial, each image by class; times the network's ``scale`` they are logits.
+    """
+    scale = stored.runs("logits", "table1", ["st", "at"]).scale
+    pictures = stored.pictures("the explorer")
+    datasets = [
+        each for name in recipes.names(scale) for each in stored.find("logits", name, scale=scale)
+    ]
+    count = len(pictures)
+    labels = datasets[0]["label"].values[:count]
+    units, runs = [], []
+    quantities = {"max": statistics.max_logit, "gap": statistics.logit_gap}
+    values = {
+        name: [of(each["logits"].values) for each in datasets] for name, of in quantities.items()
+    }
+    bins = {
+        name: {
+            "low": float(np.floor(min(v.min() for v in found))),
+            "high": float(np.ceil(max(v.max() for v in found))),
+            "number": BINS,
+        }
+        for name, found in values.items()
+    }
+    for i, each in enumerate(datasets):
+        if not np.array_equal(each["index"].values[:count], np.arange(count)):
+            raise ReproError(f"{each.attrs['run']}: expected results on the first {count:,} images")
+        both = np.stack([each[n].values[:count] for n in ("logits", "adversarial_logits")])
+        unit = float(np.abs(both).max()) / 32767
+        units.append(unit)
+        runs.append(
+            {
+                "label": _label(each),
+                "scale": unit,
+                "logits": base64.b64encode(np.rint(both / unit).astype("<i2").tobytes()).decode(),
+                "robust": "".join("01"[int(r)] for r in each["robust"].values[-1, :count]),
+                **{name: _shares(values[name][i], bins[name]) for name in quantities},
+            }
+        )
+    names = [store.recipe_of(each)["name"] for each in datasets]
+    data = {
+        "classes": [str(name) for name in datasets[0]["class"].values],
+        "labels": labels.tolist(),
+        "count": count,
+        "columns": COLUMNS,
+        "rows": -(-count // COLUMNS),
+        "bins": bins,
+        "first": names.index("at"),
+        "second": names.index("st"),
+        "runs": runs,
+    }
+    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    return data | {
+        "json": Markup(text),
+        "error": f"{max(units) / 2:.1g}",
+        "sheet": _sheet(pictures),
+    }
+
+
+def _label(dataset: xr.Dataset) -> str:
+    name = store.recipe_of(dataset)["name"]
+    network = {"st": "ST", "at": "AT"}.get(name, f"student {name}")
+    return f"{network}, seed {dataset.attrs['seed']}"
+
+
+def _shares(values: NDArray[np.floating], bins: dict[str, Any]) -> list[float]:
+    counts, _ = np.histogram(values, BINS, (bins["low"], bins["high"]))
+    return [round(float(share), 4) for share in counts / len(values)]
+
+
+def _sheet(pictures: NDArray[np.uint8]) -> str:
+    """Return the pictures on one PNG, `COLUMNS` in a row, as a data URI."""
+    count, _, height, width = pictures.shape
+    rows = -(-count // COLUMNS)
+    sheet = np.zeros((rows * COLUMNS, height, width, 3), np.uint8)
+    sheet[:count] = pictures.transpose(0, 2, 3, 1)
+    tiles = sheet.reshape(rows, COLUMNS, height, width, 3).transpose(0, 2, 1, 3, 4)
+    file = io.BytesIO()
+    Image.fromarray(tiles.reshape(rows * height, COLUMNS * width, 3)).save(
+        file, "png", optimize=True
+    )
+    return _uri("image/png", file.getvalue())
+
+
+def page() -> str:
+    """Return the whole page."""
+    explored = explorer()
+    found = claims.verdicts()
+    named: dict[str, list[claims.Verdict]] = {}
+    for each in found:
+        artefact_of = each.claim.artefact
+        named.setdefault(artefact_of if artefact_of in TITLES else APPENDIX_C, []).append(each)
+    artefacts = [artefact(name, named.get(name, [])) for name in TITLES]
+    artefacts.append(
+        Artefact(
+            APPENDIX_C,
+            "Appendix C: what follows, what does not",
+            "Appendix",
+            "C",
+            named.get(APPENDIX_C, []),
+            problem="paper/appendix-c.md has the errata, their proofs and the tables.",
+        )
+    )
+    counts = Counter(each.verdict for each in found)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(WEB), autoescape=jinja2.select_autoescape(),
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["short_number"] = claims.number
+    css = environment.get_template("style.css").render(explored)
+    return environment.get_template("page.html").render(
+        css=Markup(css),
+        script=Markup((WEB / "explorer.js").read_text(encoding="utf-8")),
+        lead=_lead(),
+        verdicts=found,
+        surprising=found[:SURPRISING],
+        tally=[MARKS[v] | {"verdict": v, "count": counts[v]} for v in claims.VERDICTS],
+        marks=MARKS,
+        artefacts=artefacts,
+        explorer=explored,
+        made=_made(),
+        versions_used=sorted({each.attrs["versions"] for each in stored.find("logits")}),
+        strip=strip,
+        measured=claims.measured,
+        basis=claims.basis,
+    )
+
+
+def _lead() -> str:
+    runs = stored.runs("logits", "table1", ["st", "at"])
+    caveat = (
+        "They test the paper’s orders and directions, not its percentages."
+        if runs.scale == "small"
+        else "They are of the paper’s size and schedule."
+    )
+    return (
+        "Every number on this page is computed from the logits of networks that were really "
+        f"trained and really attacked. {runs.about()} {caveat}"
+    )
+
+
+def _made() -> str:
+    files = stored.files("logits/*.nc")
+    return (
+        f"{len(files)} datasets of logits in {paths.data().name}/, each with its recipe, its seed, "
+        "the commit and the machine that made it."
+    )
+
+
+def write() -> Path:
+    """Write the page to the build folder and return its path."""
+    path = paths.build() / "report.html"
+    with paths.atomic(path) as temporary:
+        temporary.write_text(page(), encoding="utf-8")
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report; takes no arguments."""
+    try:
+        path = write()
+    except ReproError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,347 @@
+"""The register of claims, its rules, and what broken or missing datasets make of the verdicts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from repro import claims, cli, images, measures, recipes, statistics, store
+from repro.errors import ReproError
+from repro.measures import Estimate
+from tests.conftest import STORED
+
+TEACHERS = ("st", "at")
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    return {found.claim.id: found for found in claims.verdicts()}
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the stored teachers, without a registry."""
+    for run in (f"cifar10-small-{name}-seed{seed}" for name in TEACHERS for seed in (0, 1)):
+        for kind in ("logits", "log"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            shutil.copy(STORED / kind / f"{run}.nc", tmp_path / kind)
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    return tmp_path
+
+
+def judged(*ids):
+    return {found.claim.id: found for found in claims.verdicts(ids)}
+
+
+def test_the_register_is_complete_and_readable():
+    register = claims.register()
+    assert len({claim.id for claim in register}) == len(register) >= 60
+    artefacts = {claim.artefact for claim in register}
+    assert artefacts >= {"table1", "table2", "table3", "figure1", "figure2", "figure3", "figure4"}
+    assert artefacts >= {"figureA6", "figureA7", *(f"figureB{i}" for i in range(1, 7))}
+    for claim in register:
+        assert "\n" not in claim.quotation
+        assert len(claim.quotation) < 120
+        if claim.measure is None:
+            assert claim.decision
+            continue
+        stated = claims.Window.parse(claim.stated)
+        assert stated.low < stated.high or claim.unit == "epoch"
+        if claim.direction:
+            wider = claims.Window.parse(claim.direction)
+            assert wider.low <= stated.low or np.isinf(stated.low)
+            assert wider.high >= stated.high or claim.id == "overlap-goes-away"
+        assert (claim.scale == "paper") == (claim.needs is not None)
+
+
+def test_every_claim_has_a_verdict_and_a_reason_where_it_cannot_be_tested(verdicts):
+    assert list(verdicts) != [claim.id for claim in claims.register()]
+    assert set(verdicts) == {claim.id for claim in claims.register()}
+    for found in verdicts.values():
+        assert found.verdict in claims.VERDICTS
+        if found.verdict == claims.VERDICTS[-1]:
+            assert "is missing; make it with 'repro" in found.reason or found.scale == "small"
+
+
+def test_numbers_of_the_paper_are_never_compared_with_small_networks(verdicts):
+    for found in verdicts.values():
+        if found.claim.scale == "paper" and found.scale != "paper":
+            assert found.verdict == claims.VERDICTS[-1]
+        if found.scale == "small":
+            assert found.verdict != "holds"
+        if found.claim.dataset == "cifar100":
+            assert "-paper-" in found.reason
+
+
+def test_surprise_comes_first(verdicts):
+    order = [claims.VERDICTS.index(found.verdict) for found in verdicts.values()]
+    assert order == sorted(order)
+    clear = [v.clearness for v in verdicts.values() if v.verdict == "does not hold"]
+    assert clear == sorted(clear, reverse=True)
+
+
+def test_swapping_at_and_st_flips_the_verdicts(verdicts, copy):
+    flipped = (
+        "max-lower", "gap-lower", "at-mitigates", "at-hurts-natural", "gap-near-zero",
+        "max-more-skewed", "overlap-tailored", "neighbours-at-class",
+    )  # fmt: skip
+    (copy / "images").mkdir()
+    shutil.copy(next((STORED / "images").glob("*.png")), copy / "images")
+    for seed in (0, 1):
+        files = [copy / "logits" / f"cifar10-small-{name}-seed{seed}.nc" for name in TEACHERS]
+        st, at = (store.open_dataset(file) for file in files)
+        store.write(st.assign(at.data_vars), files[0])
+        store.write(at.assign(st.data_vars), files[1])
+    for name, found in judged(*flipped).items():
+        assert verdicts[name].verdict == "holds in direction", name
+        assert found.verdict == "does not hold", name
+
+
+def test_deleted_data_cannot_be_tested(copy):
+    assert judged("gap-lower")["gap-lower"].verdict == "holds in direction"
+    for file in copy.glob("logits/*-at-*"):
+        file.unlink()
+    measures.forget()
+    found = judged("gap-lower", "table1-at-natural", "labels-differ")
+    for name, verdict in found.items():
+        assert verdict.verdict == "cannot be tested at this scale", name
+        scale = verdict.claim.scale or "small"
+        assert f"cifar10-{scale}-at-seed0.nc is missing" in verdict.reason
+        assert f"'repro run at --scale {scale}'" in verdict.reason
+
+
+def test_one_seed_is_too_few_for_pairs(copy):
+    (copy / "logits" / "cifar10-small-at-seed1.nc").unlink()
+    found = judged("labels-differ")["labels-differ"]
+    assert "cifar10-small-at-seed1.nc is missing" in found.reason
+
+
+def test_a_renamed_dataset_is_refused(copy):
+    run = copy / "logits" / "cifar10-small-at-seed0.nc"
+    run.rename(copy / "logits" / "cifar10-small-normal-seed0.nc")
+    with pytest.raises(ReproError, match="likely renamed"):
+        judged("distils")
+
+
+def estimate(*values, spread=0.1, images=100):
+    noise = np.linspace(-spread, spread, measures.RESAMPLES)
+    units = {(seed,): np.concatenate([[v], v + noise]) for seed, v in enumerate(values)}
+    return Estimate(units, images)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "verdict"),
+    [
+        ((1, 1.1, 1.2), "paper", "holds"),
+        ((1, 1.1), "paper", "holds in direction"),
+        ((1, 1.1, 1.2), "small", "holds in direction"),
+        ((0.3, 0.4, 0.3), "paper", "holds in direction"),
+        ((-1, -1.1, -1.2), "small", "does not hold"),
+        ((1, 1, -0.1), "paper", "cannot be tested at this scale"),
+        ((0.01, 0.01, 0.01), "paper", "cannot be tested at this scale"),
+        ((np.nan, 1, 1), "paper", "cannot be tested at this scale"),
+    ],
+)
+def test_rules_of_decision(values, scale, verdict):
+    claim = claims.Claim("x", "", "", "", "figure1", "m", stated="> 0.5", direction="> 0")
+    assert claims._decide(claim, estimate(*values), scale).verdict == verdict
+
+
+def test_windows():
+    inside = claims.Window.parse("-1 to 1")
+    assert inside.holds(-1, 1)
+    assert not inside.holds(-1.1, 0)
+    assert inside.excludes(1.1, 2)
+    above = claims.Window.parse("> 0")
+    assert not above.holds(0, 1)
+    assert above.excludes(-1, 0)
+    assert claims.Window.parse("< 0.5").distance(0.2) == pytest.approx(0.3)
+    with pytest.raises(ReproError, match="expected '> a'"):
+        claims.Window.parse("about 3")
+
+
+def test_terms_of_one_number_a_seed_are_paired_by_seed():
+    first, second = estimate(5, 7, 9), estimate(1, 2)
+    assert (first - second).values == {(0,): 4, (1,): 5}
+    assert (first / second).mean == pytest.approx((5 + 3.5) / 2)
+    pairs = Estimate({(0, 1): np.full(3, 2.0), (1, 1): np.full(3, 4.0)})
+    assert (pairs - Estimate({(0, 1): np.full(3, 1.0), (0, 2): np.full(3, 3.0)})).values == {
+        (0, 1): 0,
+        (1, 1): 2,
+    }
+    with pytest.raises(measures.MissingError, match="no seed in common"):
+        first - Estimate({(8,): np.zeros(3)})
+
+
+def test_combinations():
+    both = [estimate(1, 5), estimate(3, 2)]
+    assert measures.COMBINATIONS["least"](both).values == {(0,): 1, (1,): 2}
+    assert measures.COMBINATIONS["most"](both).values == {(0,): 3, (1,): 5}
+    assert measures.COMBINATIONS["average"](both).values == {(0,): 2, (1,): 3.5}
+    line = [estimate(2.0 + 0.5 * k) for k in range(5)]
+    assert measures.COMBINATIONS["slope"](line).mean == pytest.approx(0.5)
+
+
+def test_intervals_are_those_of_the_mean():
+    draws = np.random.default_rng(1).normal(3, 2, 2000)
+    found = Estimate({(0,): measures.resampled(draws)}, 2000)
+    assert found.mean == pytest.approx(draws.mean())
+    half = 1.96 * draws.std() / np.sqrt(2000)
+    assert found.interval == pytest.approx((draws.mean() - half, draws.mean() + half), abs=0.02)
+    share = Estimate({(0,): np.zeros(1 + measures.RESAMPLES)}, 2000, share=True)
+    assert share.interval == pytest.approx((0, 100 * 1.96**2 / (2000 + 1.96**2)), abs=1e-3)
+
+
+def test_terms_are_the_statistics_of_the_stored_networks():
+    st, at = (
+        store.open_dataset(STORED / "logits" / f"cifar10-small-{n}-seed0.nc") for n in TEACHERS
+    )
+    labels = at["label"].values.astype(int)
+
+    def term(formula):
+        return measures.evaluate(formula, "cifar10", "small").values
+
+    gap = statistics.logit_gap(at["logits"].values)
+    assert term('skewness("gap", "at")')[(0,)] == pytest.approx(statistics.skewness(gap))
+    assert term('mean("gap", "at")')[(0,)] == pytest.approx(gap.mean(), rel=1e-5)
+    assert term('above(2, "gap", "at")')[(0,)] == pytest.approx(100 * np.mean(gap > 2))
+    confidence = [statistics.log_confidence(d["logits"].values) for d in (at, st)]
+    apart = statistics.rank_disagreement(*confidence, labels)
+    assert term('disagreement("at", "st")')[(0, 0)] == pytest.approx(100 * apart.mean())
+    frog = at["class"].values.tolist().index("frog")
+    assert term('disagreement("at", "st", label="frog")')[(0, 0)] == pytest.approx(
+        100 * apart[frog]
+    )
+    means = statistics.mean_correct_logits(at["logits"].values, labels)
+    for attacked, name in ((False, "logits"), (True, "adversarial_logits")):
+        shares = statistics.errors_by_rank(means, labels, at[name].values.argmax(1))
+        found = term(f'errors_at((2, 4), "at", attacked={attacked})')[(0,)]
+        assert found == pytest.approx(100 * shares[1:4].sum())
+    both = at["logits"].values, st["logits"].values
+    assert term('overlap(3, "at", "st")')[(0, 0)] == pytest.approx(
+        statistics.average_overlap(*both)[:, 2].mean()
+    )
+    order = np.argsort(gap)
+    robust = at["robust"].values[-1]
+    assert term('robust_within(0.75, 1, "at")')[(0,)] == pytest.approx(
+        100 * robust[order[7500:]].mean(), abs=0.1
+    )
+    hours = store.open_dataset(STORED / "log" / "cifar10-small-at-seed0.nc")["seconds"].values
+    assert term('hours("at")')[(0,)] == pytest.approx(hours.sum() / 3600)
+
+
+def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
+    """From made-up students: the epoch of the teacher is an offset of its logits."""
+    at = store.open_dataset(copy / "logits" / "cifar10-small-at-seed0.nc").isel(sample=slice(300))
+    draws = np.random.default_rng(0)
+    robust, logits = {}, {}
+    for loss, offset in (("logits", 0.5), ("softmax", 1.0)):
+        for epoch in recipes.TEACHER_EPOCHS["small"]:
+            recipe = recipes.recipe(f"{loss}-epoch-{epoch}")
+            noise = draws.normal(0, offset, at["logits"].shape).astype(np.float32)
+            made = at.assign(logits=at["logits"] + noise, adversarial_logits=at["logits"] + noise)
+            hits = statistics.correct(made["logits"].values, made["label"].values)
+            hits &= draws.random(300) < 1 - 0.1 * epoch * offset
+            wrong = np.where(hits[:, None], made["adversarial_logits"], 0.0).astype(np.float32)
+            wrong[~hits, (made["label"].values[~hits] + 1) % 10] = 1
+            made = made.assign(
+                adversarial_logits=(("sample", "class"), wrong),
+                robust=(("attack", "sample"), np.stack([hits, hits])),
+            )
+            made.attrs |= {"run": recipe.run(0), "recipe": recipe.to_json()}
+            store.write(made, copy / "logits" / f"{recipe.run(0)}.nc")
+            robust[loss, epoch] = 100 * hits.mean()
+            logits[loss, epoch] = made["logits"].values
+    found = judged("logits-more-readily", "consistently-better", "teacher-epoch-matters", "a7-l1")
+    gains = [robust["logits", e] - robust["softmax", e] for e in range(1, 7)]
+    assert found["logits-more-readily"].value == pytest.approx(np.mean(gains))
+    assert found["consistently-better"].value == pytest.approx(min(gains))
+    of_logits = [robust["logits", e] for e in range(1, 7)]
+    assert found["teacher-epoch-matters"].value == pytest.approx(max(of_logits) - min(of_logits))
+    best = int(at.attrs["checkpoint_epoch"])
+    apart = [
+        np.abs(logits[loss, best] - at["logits"].values).mean() for loss in ("softmax", "logits")
+    ]
+    assert found["a7-l1"].value == pytest.approx(apart[0] - apart[1], rel=1e-4)
+    assert found["a7-l1"].verdict == "holds in direction"
+    epochs = measures.evaluate(
+        'best_epoch(lambda e: robust(f"logits-epoch-{e}"))', "cifar10", "small"
+    )
+    assert epochs.mean == 1 + np.argmax(of_logits)
+
+
+def test_pictures_are_measured_as_described():
+    at = store.open_dataset(STORED / "logits" / "cifar10-small-at-seed0.nc").isel(
+        sample=slice(1000)
+    )
+    pictures = images.read_sheet(images.stored_sheet("cifar10")).astype(float)
+    labels, logits = at["label"].values, at["logits"].values.astype(float)
+    softmax = np.exp(logits - logits.max(1, keepdims=True))
+    confidence = (softmax / softmax.sum(1, keepdims=True)).max(1)
+    rough = []
+    for label in range(10):
+        members = np.flatnonzero(labels == label)
+        for i in sorted(members, key=lambda i: -confidence[i])[: len(members) // 10]:
+            grey = pictures[i].mean(0)
+            border = [
+                grey[r, c] for r in range(32) for c in range(32) if min(r, c, 31 - r, 31 - c) < 4
+            ]
+            rough.append(np.std(border))
+    found = measures.evaluate('border_roughness("at")', "cifar10", "small")
+    assert found.values[(0,)] == pytest.approx(np.mean(rough), rel=1e-3)
+    assert found.images == 1000
+    unit = logits / np.linalg.norm(logits, axis=1, keepdims=True)
+    same, colour, means = [], [], pictures.mean((2, 3)) / 255
+    for i in range(1000):
+        near = [j for j in np.argsort(-(unit @ unit[i]), kind="stable") if j != i][:5]
+        same += [labels[j] == labels[i] for j in near]
+        colour += [np.linalg.norm(means[j] - means[i]) for j in near]
+    found = measures.evaluate('neighbour_same_class("at")', "cifar10", "small")
+    assert found.values[(0,)] == pytest.approx(100 * np.mean(same))
+    found = measures.evaluate('neighbour_distance("colour", "at")', "cifar10", "small")
+    assert found.values[(0,)] == pytest.approx(np.mean(colour), rel=1e-3)
+
+
+def test_networks_attacked_on_fewer_images_are_compared_on_those(copy):
+    few = copy / "logits" / "cifar10-small-st-seed0.nc"
+    data = store.open_dataset(few)
+    store.write(data.isel(sample=slice(500)), few)
+    (copy / "logits" / "cifar10-small-st-seed1.nc").unlink()
+    found = measures.evaluate('natural("st") - natural("at")', "cifar10", "small")
+    at = store.open_dataset(copy / "logits" / "cifar10-small-at-seed0.nc")
+    hits = [
+        statistics.correct(d["logits"].values[:500], d["label"].values[:500]).mean()
+        for d in (data, at)
+    ]
+    assert found.images == 500
+    assert found.values == {(0,): pytest.approx(100 * (hits[0] - hits[1]))}
+
+
+def test_the_command_prints_a_line_each(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.main(["claims", "max-lower", "table1-st-natural", "C-minima"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("  ") for line in lines) == 3
+    assert all(len(line) <= 100 for line in lines)
+    assert lines[0] == "DOES NOT HOLD: 1 of 3"
+    assert cli.main(["claims", "--details", "max-lower"]) == 0
+    out = capsys.readouterr().out
+    for part in ("as stated if > 0", "seeds 0, 1", "see       figure1", "abstract"):
+        assert part in out
+
+
+def test_the_command_prints_json(capsys):
+    assert cli.main(["claims", "--json", "gap-lower"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["verdict"] == "holds in direction"
+    assert entry["low"] < entry["value"] < entry["high"]
+
+
+def test_an_unknown_claim_is_one_line(capsys):
+    assert cli.main(["claims", "nonsense"]) == 1
+    assert capsys.readouterr().err == (
+        "repro: error: no claim 'nonsense'; 'repro claims' prints the ids of all\n"
+    )

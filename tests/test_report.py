@@ -1,0 +1,231 @@
+"""The report: complete, self-contained; and its explorer in a real browser, where there is one."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from paper import __main__ as artefacts
+from paper import report
+from repro import recipes, statistics, store, targets
+from tests.conftest import STORED
+
+SHOWN = ("table2", "figure2", "figureB4")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The report with some of the artefacts, which saves drawing all of them."""
+    folder = tmp_path_factory.mktemp("build")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPRO_BUILD", str(folder))
+        patch.setattr(report, "TITLES", {name: report.TITLES[name] for name in SHOWN})
+        return report.write()
+
+
+@pytest.fixture(scope="module")
+def text(file):
+    return file.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def data(text):
+    found = re.search('<script type="application/json" id="stored">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found[1])
+
+
+def test_every_artefact_is_in_the_report():
+    assert set(report.TITLES) == set(artefacts.names())
+
+
+def test_the_page_asks_no_network_and_is_small(file, text):
+    addresses = set(re.findall(r"""https?://[^\s"'<>)]+""", text))
+    assert addresses <= {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert file.stat().st_size < 15e6
+
+
+def test_tables_figures_verdicts_and_provenance_are_there(text):
+    dataset = store.open_dataset(STORED / "logits" / "cifar10-small-hybrid-seed0.nc")
+    assert f"<code>{dataset.attrs['commit'][:10]}</code>" in text
+    assert html.escape(dataset.attrs["recipe"]) in html.escape(html.unescape(text))
+    assert '<th scope="row">Hybrid ST-AT</th>' in text
+    assert text.count("data:image/png") == 2  # Figure 2 and the test images
+    assert "cifar100-paper-st-seed0.nc is missing; make it with" in text
+    for claim in ("wholly-remove", "gap-few-above-five", "b4-st-mean", "C-minima"):
+        assert f'id="claim-{claim}"' in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert str(STORED.parent) not in text
+
+
+def test_stored_logits_are_those_of_the_datasets(data):
+    names = [run["label"] for run in data["runs"]]
+    run = data["runs"][names.index("AT, seed 1")]
+    dataset = store.open_dataset(STORED / "logits" / "cifar10-small-at-seed1.nc")
+    integers = np.frombuffer(base64.b64decode(run["logits"]), "<i2")
+    natural, adversarial = run["scale"] * integers.reshape(2, data["count"], -1)
+    for ours, name in ((natural, "logits"), (adversarial, "adversarial_logits")):
+        np.testing.assert_allclose(ours, dataset[name].values[:1000], atol=0.51 * run["scale"])
+    robust = np.array(list(run["robust"])) == "1"
+    np.testing.assert_array_equal(robust, dataset["robust"].values[-1, :1000])
+    gaps, bins = statistics.logit_gap(dataset["logits"].values), data["bins"]["gap"]
+    edges = np.linspace(bins["low"], bins["high"], bins["number"] + 1)
+    assert np.sum(run["gap"]) == pytest.approx(1, abs=0.01)
+    assert np.average(edges[:-1], weights=run["gap"]) == pytest.approx(gaps.mean(), abs=0.1)
+    assert "student hybrid, seed 0" in names
+    assert len(recipes.plan("table2", "small")) * 2 <= len(names)
+
+
+def test_missing_data_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    assert report.main() == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "is missing; make it with" in error
+
+
+@pytest.fixture(scope="module")
+def browser(file):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("no browser: install Debian's packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "force-prefers-reduced-motion",
+        "window-size=1280,900",
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(programs[1])
+    with webdriver.Chrome(options=options, service=service) as driver:
+        driver.get(file.as_uri())
+        yield driver
+        complaints = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+        assert complaints == []
+
+
+def number(browser, name):
+    return int(browser.find_element("id", f"{name}-number").text.split()[0])
+
+
+def press(browser, key, on="body"):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.find_element("css selector", on).send_keys(getattr(Keys, key))
+
+
+def target(browser):
+    values = browser.find_elements("css selector", "#target .value")
+    return np.array([float(each.text) for each in values])
+
+
+def choose(browser, how, k):
+    browser.find_element("css selector", f'input[value="{how}"]').click()
+    browser.execute_script(
+        "const k = document.getElementById('k'); k.value = arguments[0];"
+        "k.dispatchEvent(new Event('input', {bubbles: true}))",
+        k,
+    )
+
+
+def test_arrows_move_between_images(browser):
+    browser.execute_script("document.getElementById('explorer').scrollIntoView()")
+    press(browser, "HOME")
+    assert number(browser, "image") == 0
+    first = browser.find_element("id", "bars-a").get_attribute("innerHTML")
+    press(browser, "ARROW_RIGHT")
+    assert number(browser, "image") == 1
+    assert browser.find_element("id", "bars-a").get_attribute("innerHTML") != first
+    press(browser, "END")
+    assert number(browser, "image") == 999
+    press(browser, "ARROW_LEFT")
+    assert number(browser, "image") == 998
+    assert "test image 998" in browser.find_element("id", "label").text
+
+
+def test_arrows_on_a_slider_move_the_slider(browser):
+    before, k = number(browser, "image"), number(browser, "k")
+    press(browser, "ARROW_RIGHT", "#k")
+    assert (number(browser, "image"), number(browser, "k")) == (before, k + 1)
+
+
+def test_manipulations_are_those_of_the_targets(browser):
+    dataset = store.open_dataset(STORED / "logits" / "cifar10-small-at-seed0.nc")
+    press(browser, "HOME")
+    natural = dataset["logits"].values[0]
+    choose(browser, "none", 3)
+    np.testing.assert_allclose(target(browser), natural, atol=0.006)
+    for k in (0, 3, 9, 10):
+        choose(browser, "average", k)
+        expected = targets.average(natural[None], k)[0]
+        np.testing.assert_allclose(target(browser), expected, atol=0.006)
+        choose(browser, "permute", k)
+        permuted, kept = target(browser), targets.ranking(natural[None])[0, :k]
+        np.testing.assert_allclose(np.sort(permuted), np.sort(natural), atol=0.006)
+        np.testing.assert_allclose(permuted[kept], natural[kept], atol=0.006)
+    choose(browser, "permute", 0)
+    before = target(browser)
+    browser.find_element("id", "again").click()
+    assert not np.array_equal(target(browser), before)
+
+
+def test_another_network_can_be_chosen(browser):
+    from selenium.webdriver.support.select import Select
+
+    Select(browser.find_element("id", "run-b")).select_by_visible_text("student hybrid, seed 0")
+    assert browser.find_element("id", "name-b").text == "student hybrid, seed 0"
+    press(browser, "HOME")
+    browser.find_element("id", "differ").click()
+    outcomes = [browser.find_element("id", f"outcome-{which}").text for which in "ab"]
+    assert sum("robust" in outcome for outcome in outcomes) == 1
+
+
+def test_every_control_is_reached_by_tab_and_shows_it(browser):
+    wanted = {"run-a", "run-b", "image", "previous", "next", "differ", "k", "again"}
+    browser.execute_script("document.querySelector('nav a:last-of-type').focus()")
+    reached = set()
+    for _ in range(400):
+        browser.switch_to.active_element.send_keys("\ue004")
+        name, outline = browser.execute_script(
+            "const e = document.activeElement; return [e.id, getComputedStyle(e).outlineStyle]"
+        )
+        if name in wanted:
+            assert outline == "solid", name
+            reached.add(name)
+        if reached == wanted:
+            return
+    pytest.fail(f"Tab reached {reached} only")
+
+
+@pytest.mark.parametrize("width", [375, 320])
+def test_nothing_overflows_on_a_phone(browser, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        shown = browser.execute_script("return document.documentElement.scrollWidth")
+        assert shown <= width
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dark_where_the_system_is(browser):
+    def background(scheme):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", colour)[:3]))
+
+    assert background("dark") < 150 < 600 < background("light")
