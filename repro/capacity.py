@@ -138,27 +138,27 @@ def point(radius: NDArray[Any], dimension: NDArray[Any]) -> Array:
     return np.vectorize(kernels.point_capacity, otypes=[float])(kappa)
 
 
-def radius_share(first: xr.Dataset, last: xr.Dataset) -> float:
-    """Return the share of the fall of log capacity between two layers that R accounts for.
+def radius_share(
+    radius: tuple[NDArray[Any], NDArray[Any]], dimension: tuple[NDArray[Any], NDArray[Any]]
+) -> Array:
+    """Return the share of a fall of log capacity that the radius accounts for.
 
-    By α_Ball(R, D) at the layers' mean radius and dimension: the change with R alone, averaged
-    over the dimension being that of the first and of the last layer, over the whole change.
-    NaN if that is no fall.
+    By α_Ball(R, D): the change with R alone, averaged over D being the first and the last one,
+    over the whole change. NaN where that is no fall.
+
+    Parameters
+    ----------
+    radius, dimension : pair of ndarray
+        At the first and at the last layer.
     """
 
-    def log_capacity(radius_of: xr.Dataset, dimension_of: xr.Dataset) -> float:
-        radius = float(radius_of["radius"].mean("manifold"))
-        dimension = float(dimension_of["dimension"].mean("manifold"))
-        return float(np.log(ball(np.array(radius), np.array(dimension))))
+    def log_capacity(r: int, d: int) -> Array:
+        return np.asarray(np.log(ball(radius[r], dimension[d])))
 
-    whole = log_capacity(last, last) - log_capacity(first, first)
-    part = (
-        log_capacity(last, first)
-        - log_capacity(first, first)
-        + log_capacity(last, last)
-        - log_capacity(first, last)
-    ) / 2
-    return part / whole if whole < 0 else float("nan")
+    whole = log_capacity(1, 1) - log_capacity(0, 0)
+    part = log_capacity(1, 0) - log_capacity(0, 0) + log_capacity(1, 1) - log_capacity(0, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(whole < 0, part / 2 / whole, np.nan))
 
 
 def separable_share(dataset: xr.Dataset, load: float) -> Array:

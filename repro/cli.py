@@ -151,7 +151,6 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--recompute", action="store_true", help="measure a layer of a stored network again first"
     )
-    audit.add_argument("--all", action="store_true", help="a row for every network and layer")
 
     claims = add("claims", "Judge every claim of the paper by the stored datasets.", _claims)
     claims.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
@@ -371,7 +370,8 @@ def _audit(parsed: argparse.Namespace) -> int:
             agrees = audit.recompute()
         except ImportError as error:
             raise not_installed(error) from error
-    print("\n".join(audit.lines(every=parsed.all)))
+    for line in audit.lines():
+        print(line, flush=True)
     return 0 if agrees else 1
 
 

@@ -8,6 +8,7 @@ measured (`repro.capacity`), written to the cache, and its activations dropped.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import importlib
@@ -221,11 +222,12 @@ def activations(
     project = Projection(settings.largest, settings.seed)
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
     sizes: dict[str, int] = {}
-    with recording(model, layers) as kept, torch.no_grad():
+    with recording(model, layers) as kept:
         for manifold in points:
             parts: dict[str, list[Tensor]] = {name: [] for name in layers}
             for some in torch.split(manifold, batch):
-                model(some)
+                with torch.no_grad():  # not around the loop, in which PGD takes gradients
+                    model(some)
                 silent = [name for name in layers if name not in kept]
                 if silent:
                     raise ReproError(f"layer {silent[0]!r} was not called by the model")
@@ -279,10 +281,11 @@ def analyse(
     if todo:
         began = time.monotonic()
         numbers: list[int] = []
+        attacked = copy.deepcopy(model)  # whose activations nobody records
 
         def points() -> Iterator[Tensor]:
             count = 10 if settings.kind == "class" else settings.exemplars
-            made = manifolds(model, data, settings, machine.device)
+            made = manifolds(attacked, data, settings, machine.device)
             for number, each in tqdm(made, f"{name} {settings.kind}", count, disable=None):
                 numbers.append(number)
                 yield each
@@ -334,6 +337,22 @@ def recorded(
     model = checkpoint.model(len(data.classes))
     found = analyse(model, data, settings, checkpoint.run, None, machine, threads)
     return found.assign_attrs(record.attributes(checkpoint, "capacity", data))
+
+
+def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> xr.Dataset:
+    """Measure one layer of a stored dataset of kind ``capacity`` again, nothing cached."""
+    fields = dataclasses.fields(Settings)
+    settings = Settings(**{each.name: _plain(dataset, each.name) for each in fields})
+    data = stored_images(checkpoint.recipe["dataset"])
+    model = checkpoint.model(len(data.classes))
+    points = (each for _, each in manifolds(copy.deepcopy(model), data, settings))
+    found, _ = activations(model, points, [layer], settings)
+    return capacity.measure(found[layer], settings)
+
+
+def _plain(dataset: xr.Dataset, name: str) -> Any:
+    value = dataset.attrs[f"manifold_{name}"]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def path_of(run: str, kind: str) -> Path:
