@@ -352,7 +352,7 @@ def answers(datasets: Sequence[xr.Dataset], some: Sequence[Row]) -> Iterator[str
     yield "“αc = P/N such that above this value, most … dichotomies have … separating solution”"
     for load in (0.8, 1.25):
         separable = np.mean([capacity.separable_share(d, load)[_simulated(d)] for d in datasets])
-        yield f"    at P/n = {load:4.2f} αc {separable:.0%} of the simulated dichotomies are separable"
+        yield f"    at P/n = {load:4.2f} αc: {separable:.0%} of simulated dichotomies are separable"
     yield "    reversed in the paper: separable below αc, not above it (a theorem: more features"
     yield "    never hurt, and P/n falls as n grows)"
 

@@ -121,7 +121,7 @@ def measure(points: NDArray[Any], settings: Settings, threads: int | None = None
 
 def combined(capacity: NDArray[Any]) -> Array:
     """Return the capacity of all manifolds together, the harmonic mean along the last axis."""
-    inverse = np.mean(1 / capacity.astype(np.float64), axis=-1)
+    inverse: Array = np.mean(1 / capacity.astype(np.float64), axis=-1)
     return np.asarray(1 / inverse)
 
 
@@ -135,7 +135,7 @@ def point(radius: NDArray[Any], dimension: NDArray[Any]) -> Array:
     import kernels
 
     kappa = np.asarray(radius, float) * np.sqrt(np.asarray(dimension, float))
-    return np.vectorize(kernels.point_capacity, otypes=[float])(kappa)
+    return np.asarray(np.vectorize(kernels.point_capacity, otypes=[float])(kappa))
 
 
 def radius_share(

@@ -310,7 +310,8 @@ def analyse(
                 file=sys.stderr,
             )
     parts = [xr.load_dataset(done[layer], engine="netcdf4") for layer in layers]
-    dataset = xr.concat(parts, xr.Variable("layer", list(layers)), join="exact")
+    names = xr.Variable("layer", list(layers))
+    dataset = xr.concat(parts, names, data_vars="all", coords="minimal", join="exact")
     dataset["exemplar"] = parts[0]["exemplar"]
     dataset.attrs = {f"manifold_{k}": v for k, v in dataclasses.asdict(settings).items()}
     dataset.attrs |= {"definition": "paper", "labels": "balanced"}
