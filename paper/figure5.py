@@ -21,17 +21,20 @@ PANELS = {
 def make() -> Figure:
     """Return the figure."""
     runs = capacities.networks("figure5")
+    layers = [str(layer) for layer in runs["at"][0]["layer"].values]
     n_t = runs["at"][0].attrs["manifold_n_t"]
+    features = dict(zip(layers, runs["at"][0]["features"].values, strict=True))
     text = f"""
         Figure 5. Manifolds of adversarially perturbed images through the networks: (A)
         mean-field capacity, (B) radius and (C) dimension of the anchor points, mean over
         manifolds, (D) correlation of the centres. Solid: networks that the paper finds robust;
         dashed: those with no adversarial accuracy. Mean over seeds, band: sd where there are two
-        or more. {n_t} Gaussian vectors per manifold. {capacities.about(runs)}
+        or more. Where features are few (pool {features["pool"]}, logits {features["logits"]}),
+        removing the low-rank structure of the centres leaves some manifolds hardly a centre.
+        {n_t} Gaussian vectors per manifold. {capacities.about(runs)}
     """
     figure = style.canvas(8.2, 5.6, text)
     panels = np.asarray(figure.subplots(2, 2, sharex=True))
-    layers = [str(layer) for layer in runs["at"][0]["layer"].values]
     places = np.arange(len(layers))
     for axes, letter, (quantity, (title, unit)) in zip(
         panels.flat, "ABCD", PANELS.items(), strict=True

@@ -34,8 +34,8 @@ def make() -> Figure:
     missing = [layer for layer, found in everything if not found["simulated"].known]
     without = ", ".join(dict.fromkeys(missing))
     gone = (
-        f" Not shown: {len(missing)} network-layers ({without}) with too few features for half "
-        "of the dichotomies to be separable."
+        f" Not shown: {len(missing)} network-layers ({without}) whose features are too few to "
+        "separate half of the dichotomies, or hardly enough."
         if missing
         else ""
     )
@@ -60,12 +60,12 @@ def make() -> Figure:
         for network, some in points.items():
             _scatter(axes, [found for _, found in some if found[x].known], x, y, network)
         slope, intercept, *_ = fits[x]
-        low, high = np.array(axes.get_xlim())
-        ends = np.array([min(low, axes.get_ylim()[0]), max(high, axes.get_ylim()[1])])
+        shown = [f[each].value for _, f in everything if f[x].known for each in (x, y)]
+        ends = np.array([0.85 * min(shown), 1.1 * max(shown)])
         axes.plot(ends, ends, "--", color="#888888", linewidth=1, zorder=0)
         axes.plot(ends, intercept + slope * ends, "-", color="#333333", linewidth=1, zorder=0)
         axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel=xlabel, ylabel=ylabel)
-        style.panel(axes, letter, f"{ylabel.split(' (')[0]} against simulation")
+        style.panel(axes, letter, f"{ylabel.replace('(MFTMA) ', '')} against simulation")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6)
     return figure

@@ -194,12 +194,9 @@ class Interval:
         """Return the ratio, errors independent, each taken as normal on the log scale."""
         value = self.value / other.value
         with np.errstate(divide="ignore", invalid="ignore"):
-            below = np.hypot(
-                np.log(self.value / max(self.low, 1e-12)), np.log(other.high / other.value)
-            )
-            above = np.hypot(
-                np.log(self.high / self.value), np.log(other.value / max(other.low, 1e-12))
-            )
+            low, high = np.log([self.low / self.value, self.high / self.value])
+            other_low, other_high = np.log([other.low / other.value, other.high / other.value])
+        below, above = np.hypot(low, other_high), np.hypot(high, other_low)
         return Interval(value, value * float(np.exp(-below)), value * float(np.exp(above)))
 
     def contains(self, value: float) -> bool:
@@ -208,8 +205,8 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether the value is a number; simulations run out of features."""
-        return bool(np.isfinite(self.value))
+        """Whether value and interval are numbers; simulations run out of features."""
+        return bool(np.isfinite([self.value, self.low, self.high]).all() and self.low > 0)
 
 
 ESTIMATORS = {

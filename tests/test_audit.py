@@ -23,7 +23,8 @@ from tests.conftest import STORED
         (Interval(1.3, 1.2, 1.4), "clearly above"),
         (Interval(0.5, 0.4, 0.6), "clearly below"),
         (Interval(0.5, 0.4, 1.6), "agree"),
-        (Interval(np.nan, np.nan, np.nan), "too few features"),
+        (Interval(np.nan, np.nan, np.nan), "few features"),
+        (Interval(0.9, 0.8, np.inf), "few features"),
     ],
 )
 def test_verdicts_follow_the_rule(ratio, verdict):
@@ -68,7 +69,7 @@ def test_known_answers_are_found():
         for estimator in ("raw", "unbiased", "conic"):
             assert row.capacities[estimator].value == pytest.approx(row.exact, rel=0.12), name
         assert audit.verdict(row.conic_to_simulation) == "agree"
-    assert rows["points"].ball == pytest.approx(1, abs=0.01)
+    assert rows["points"].ball == pytest.approx(1, abs=0.05)
     correlated = rows["balls R 0.5, rank 4"]
     assert correlated.correlation > rows["balls R 0.5, D 2"].correlation + 0.1
     assert correlated.rank > 0
