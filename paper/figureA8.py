@@ -39,6 +39,14 @@ def make() -> Figure:
         if missing
         else ""
     )
+    low = [
+        f"{capacities.name(network)} {layer}"
+        for network, some in points.items()
+        for layer, found in some
+        if found["simulated"].known and found["theory"].value < 0.8 * found["simulated"].value
+    ]
+    if low:
+        gone += f" In A more than 20 % below the identity: {', '.join(dict.fromkeys(low))}."
     fits = {x: _fit(everything, x, y) for x, y, *_ in PAIRS}
     told = "; ".join(
         f"({letter}) slope {fits[x][0]:.2f}, correlation {fits[x][2]:.2f}, median ratio "

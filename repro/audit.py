@@ -420,7 +420,19 @@ def recompute(say: Callable[[str], Any] = print) -> bool:
     if checkpoint.weights_sha256 != dataset.attrs["checkpoint_sha256"]:
         raise ReproError(f"{run}: stored capacities are of other weights than those stored")
     say(f"RECOMPUTED: {run}, {layer}, from weights and stored images")
-    return agreement(dataset.sel(layer=layer), manifolds.again(dataset, checkpoint, layer), say)
+    now, unprojected = manifolds.again(dataset, checkpoint, layer)
+    agrees = agreement(dataset.sel(layer=layer), now, say)
+    first, other = estimates(now), estimates(unprojected)
+    apart = {name: other[name].value / first[name].value - 1 for name in first}
+    apart |= {
+        name: float(unprojected[name].mean() / now[name].mean()) - 1
+        for name in ("radius", "dimension", "center_correlation")
+    }
+    say(
+        f"  without the projection from {int(dataset['features'].sel(layer=layer)):,} features: "
+        + ", ".join(f"{name.replace('_', ' ')} {part:+.1%}" for name, part in apart.items())
+    )
+    return agrees
 
 
 def agreement(old: xr.Dataset, new: xr.Dataset, say: Callable[[str], Any]) -> bool:

@@ -340,15 +340,24 @@ def recorded(
     return found.assign_attrs(record.attributes(checkpoint, "capacity", data))
 
 
-def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> xr.Dataset:
-    """Measure one layer of a stored dataset of kind ``capacity`` again, nothing cached."""
+def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Measure one layer of a stored dataset of kind ``capacity`` again, nothing cached.
+
+    Returns
+    -------
+    measured, unprojected : Dataset
+        As it was stored, and with all its features.
+    """
     fields = dataclasses.fields(Settings)
     settings = Settings(**{each.name: _plain(dataset, each.name) for each in fields})
     data = stored_images(checkpoint.recipe["dataset"])
     model = checkpoint.model(len(data.classes))
     points = (each for _, each in manifolds(copy.deepcopy(model), data, settings))
-    found, _ = activations(model, points, [layer], settings)
-    return capacity.measure(found[layer], settings)
+    whole = dataclasses.replace(settings, largest=sys.maxsize)
+    found, _ = activations(model, points, [layer], whole)
+    project = Projection(settings.largest, settings.seed)
+    seen = [project(torch.from_numpy(each).T).T.numpy() for each in found[layer]]
+    return capacity.measure(np.stack(seen), settings), capacity.measure(found[layer], settings)
 
 
 def _plain(dataset: xr.Dataset, name: str) -> Any:

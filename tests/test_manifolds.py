@@ -301,10 +301,14 @@ def test_a_layer_measured_again_agrees(cached):
     tiny = dataclasses.replace(TINY, largest=2048, exemplars=8)
     first = manifolds.recorded(checkpoint, tiny, CPU, 1)
     assert not list(store.faults(first.assign_attrs(schema=store.SCHEMA, content_sha256="")))[1:]
-    again = manifolds.again(first, checkpoint, "layer2.1")
+    again, unprojected = manifolds.again(first, checkpoint, "layer2.1")
     was = first.sel(layer="layer2.1")
     for name in ("capacity", "radius", "dimension", "simulated_features", "conic_dimensions"):
         np.testing.assert_allclose(again[name], was[name], rtol=1e-5)
+        assert not np.array_equal(again[name], unprojected[name])
+    assert float(unprojected["combined_capacity"]) == pytest.approx(
+        float(again["combined_capacity"]), rel=0.05
+    )
 
 
 def test_settings_of_what_is_stored_are_the_default_ones():
