@@ -1,4 +1,4 @@
-"""One pool of threads for kernels that release the GIL, with BLAS held to one thread each.
+"""A pool of threads for kernels that release the GIL, while BLAS keeps to one thread.
 
 Every item is computed by itself and by the same instructions whatever the number of threads,
 so results do not depend on it, bit for bit.
@@ -10,13 +10,13 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def for_each(
@@ -35,11 +35,10 @@ def for_each(
         threads = available()
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
-    with one_blas_thread():
-        if threads == 1:
-            return [function(item) for item in items]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(function, items))
+    if threads == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
 
 
 def available() -> int:
@@ -49,10 +48,15 @@ def available() -> int:
     return os.cpu_count() or 1
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Return a context in which BLAS keeps to one thread, so that its sums have one order."""
-    limits: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return limits
+def one_blas_thread(function: Function) -> Function:
+    """Decorate a function to run with one BLAS thread, so that all sums have one order."""
+
+    @functools.wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        with _controller().limit(limits=1, user_api="blas"):
+            return function(*args, **kwargs)
+
+    return cast(Function, limited)
 
 
 @functools.cache

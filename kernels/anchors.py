@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kernels._parallel import for_each
+from kernels._parallel import for_each, one_blas_thread
 from kernels.nnls import solve_rows
 
 Array = NDArray[np.float64]
@@ -129,6 +129,7 @@ def _solve_again(points: Array, vector: Array, sign: Array, found: Solutions, ro
         found.solved[row] = True
 
 
+@one_blas_thread
 def anchor_points(
     sD1: ArrayLike,
     t: ArrayLike,

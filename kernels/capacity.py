@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack, qr
 
 from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
-from kernels._parallel import for_each
+from kernels._parallel import for_each, one_blas_thread
 from kernels._result import Result
 from kernels.anchors import barycentric, solve
 from kernels.centers import center_correlation
@@ -103,6 +103,7 @@ class Analysis:
     degenerate: list[int]
 
 
+@one_blas_thread
 def _analyse(
     manifolds: Manifolds,
     kappa: float,
@@ -117,7 +118,7 @@ def _analyse(
 ) -> Analysis:
     points = as_manifolds(manifolds)
     _check(points, kappa, n_t, t_vecs, definition)
-    as_generator_key(seed)
+    as_generator_key(seed)  # checks it
     centers = np.stack(for_each(lambda i: center(points[i], i), range(len(points)), threads), 1)
     counts = np.array([manifold.shape[1] for manifold in points], np.float64)
     origin = centers @ (counts / counts.sum())

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels._jit import compiled
 from kernels._parallel import for_each, one_blas_thread
 
 Array = NDArray[np.float64]
@@ -82,6 +82,7 @@ def coordinates(centers: Array) -> tuple[Array, Array]:
     )
 
 
+@one_blas_thread
 def center_correlation(centers: Array) -> float:
     """Mean absolute correlation between pairs of centres, their common mean removed.
 
@@ -103,6 +104,7 @@ def _mean_correlation(x: Array) -> float:
     return float((cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
 
 
+@one_blas_thread
 def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None = None) -> LowRank:
     """Find the subspace whose removal leaves the centres least correlated.
 
@@ -125,8 +127,7 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     """
     if n_reps < 1:
         raise ValueError(f"n_reps: expected at least 1 start, got {n_reps}")
-    with one_blas_thread():
-        x, basis = coordinates(centers)
+    x, basis = coordinates(centers)
     share = np.cumsum(np.linalg.norm(x, axis=0) ** 2)
     share /= share[-1]
     largest = min(int(np.argmax(np.where(share < 0.95, share, 0))) + 11, x.shape[1] - 1)
@@ -135,10 +136,7 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     best = np.empty((x.shape[1], 0))
     subspaces, residuals, costs = [best], [np.inf], [np.inf]
     for rank in range(1, largest + 1):
-        left = x - (x @ best) @ best.T
-        lengths = np.linalg.norm(left, axis=1, keepdims=True)
-        unit = left / np.where(lengths > 0, lengths, 1.0)
-        added = [np.linalg.eigh(unit.T @ unit)[1][:, -1]]
+        added = [_leading_direction(x - (x @ best) @ best.T)]
         added += [x.T @ rng.standard_normal(len(x)) for _ in range(n_reps - 1)]
         starts = [np.linalg.qr(np.column_stack([best, extra]))[0] for extra in added]
         found = for_each(lambda start: minimise(x, gram, start), starts, threads)
@@ -153,7 +151,7 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     return LowRank(orthonormal, _mean_correlation(x), np.array(residuals[1:]), np.array(costs[1:]))
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled
 def _weigh(left, inverse, squares):  # type: ignore[no-untyped-def]
     """Replace E by E_mn / (E_mm E_nn), and set `squares` to the row sums of E_mn² / (E_mm E_nn)."""
     for m in range(left.shape[0]):
@@ -163,6 +161,18 @@ def _weigh(left, inverse, squares):  # type: ignore[no-untyped-def]
             total += left[m, n] * weighted
             left[m, n] = weighted
         squares[m] = total
+
+
+def _leading_direction(x: Array) -> Array:
+    """Return about the direction that most rows share, each scaled to length one."""
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    unit = x / np.where(lengths > 0, lengths, 1.0)
+    matrix = unit.T @ unit
+    direction: Array = matrix[:, matrix.diagonal().argmax()]
+    for _ in range(20):  # power iteration; as a start this is close enough
+        direction = matrix @ direction
+        direction /= np.linalg.norm(direction)
+    return direction
 
 
 def cost_and_gradient(x: Array, gram: Array, v: Array) -> tuple[float, Array, Array]:

@@ -8,12 +8,13 @@ from scipy.linalg import qr
 from scipy.special import stdtrit
 
 from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
-from kernels._parallel import for_each
+from kernels._parallel import for_each, one_blas_thread
 from kernels._result import Result
 from kernels.anchors import solve
 from kernels.simulated import LEVEL, Labels, labeller
 
 
+@one_blas_thread
 def conic_capacity(
     manifolds: Manifolds,
     draws: int = 100,

@@ -13,7 +13,8 @@ still terminates. All arithmetic is on the Gram matrix; the result is exact up t
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from kernels._jit import compiled
 
 BATCH = 2
 """A variable more may enter at once for each `BATCH` that are active."""
@@ -27,11 +28,10 @@ DEPENDENT = 1e-14
 TOLERANCE = 1e-14
 """Gradients below this times the largest |q| count as zero."""
 
-_FAST = {"reassoc", "contract", "nsz"}
 _FREE, _ACTIVE, _REJECTED = 0, 1, 2
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _row_dot(a, i, b, j, n):  # type: ignore[no-untyped-def]
     total = 0.0
     for c in range(n):
@@ -39,7 +39,7 @@ def _row_dot(a, i, b, j, n):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _gradient(gram, q, row, members, values, count, out):  # type: ignore[no-untyped-def]
     """Set ``out = q[row] - G α`` for an α with `count` active entries."""
     size = out.shape[0]
@@ -57,7 +57,7 @@ def _gradient(gram, q, row, members, values, count, out):  # type: ignore[no-unt
             out[i] -= x * gram[a, i]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _append(gram, members, count, factor, j):  # type: ignore[no-untyped-def]
     """Add variable j to the Cholesky factor as its last row; False if it is dependent."""
     for k in range(count):
@@ -71,7 +71,7 @@ def _append(gram, members, count, factor, j):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _drop(members, values, count, factor, k):  # type: ignore[no-untyped-def]
     """Take row k of `count` out of the Cholesky factor, by Givens rotations."""
     for r in range(k, count - 1):
@@ -90,7 +90,7 @@ def _drop(members, values, count, factor, k):  # type: ignore[no-untyped-def]
             factor[r, c + 1] = cos * b - sin * a
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _substitute(factor, count, x):  # type: ignore[no-untyped-def]
     """Overwrite x by the solution of ``L Lᵀ y = x``."""
     for k in range(count):
@@ -105,7 +105,7 @@ def _substitute(factor, count, x):  # type: ignore[no-untyped-def]
             x[c] -= value * factor[k, c]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _enter(gram, sign, slack, wanted, members, values, count, factor, gradient, state):  # type: ignore[no-untyped-def]
     """Let up to `wanted` variables with the largest gradients enter; return the new count."""
     before, first = count, 0.0
@@ -125,7 +125,7 @@ def _enter(gram, sign, slack, wanted, members, values, count, factor, gradient, 
     return count
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _descend(q, row, sign, members, values, count, factor, trial, state):  # type: ignore[no-untyped-def]
     """Go to the minimum over the active variables, dropping those that reach zero on the way.
 
@@ -162,7 +162,7 @@ def _descend(q, row, sign, members, values, count, factor, trial, state):  # typ
     return count, moved
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def _solve(gram, q, row, sign, slack, limit, work):  # type: ignore[no-untyped-def]
     """Solve one problem; return the number of active variables, of iterations, and success."""
     factor, members, values, trial, gradient, state = work
@@ -186,7 +186,7 @@ def _solve(gram, q, row, sign, slack, limit, work):  # type: ignore[no-untyped-d
     return count, limit, False
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@compiled
 def solve_rows(gram, q, sign, rank, limit, alpha, residual, iterations, solved):  # type: ignore[no-untyped-def]
     """Solve the problems of all rows of `q`, writing into the last four arrays.
 

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
+from kernels._parallel import one_blas_thread
+
 Array = NDArray[np.float64]
 
 LIMIT = 200
@@ -59,6 +61,7 @@ class Separation:
     iterations: int
 
 
+@one_blas_thread
 def separable(points: ArrayLike, labels: ArrayLike, bias: bool = True) -> Separation:
     """Decide whether a hyperplane separates two classes of points.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.linalg import qr
 from scipy.special import bdtr
 
 from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
-from kernels._parallel import for_each
+from kernels._parallel import for_each, one_blas_thread
 from kernels._result import Result
 from kernels.separability import decide
 
@@ -19,10 +20,14 @@ Labels = Literal["balanced", "independent", "one-vs-rest"]
 Projection = Literal["gaussian", "subset", "pca"]
 Procedure = Literal["nested", "chung", "cohen"]
 
+SCOUTS = 8
+"""Draws after which the search begins where they ended."""
+
 LEVEL = 0.95
 """Coverage of all intervals."""
 
 
+@one_blas_thread
 def simulated_capacity(
     manifolds: Manifolds,
     draws: int = 100,
@@ -228,39 +233,34 @@ def _nested(
 ) -> dict[str, tuple[tuple[str, ...], Any]]:
     largest = len(data)
 
-    def smallest(draw: int, guess: int) -> tuple[float, int]:
+    def smallest(draw: int, guess: int, stride: int) -> tuple[float, int]:
         """Return n* and the number of undecided tests: gallop from a guess, then bisect."""
         features, signs = _Features(data, projection, seed, draw), label_of(draw)[owner]
         undecided, w = 0, None
-
-        def is_separable(n: int) -> bool:
-            nonlocal undecided, w
+        low, high, n = 0, largest + 1, guess  # no feature separates; one too many stands for none
+        while high - low > 1:
             answer, w = _test(features.first(n), signs, bias, w)
             undecided += answer is None
-            return bool(answer)
-
-        low, high = 0, largest + 1  # inseparable (with no feature), separable (formally)
-        n, stride = min(guess, largest), max(1, guess // 16)
-        while high - low > 1:
-            if is_separable(n):
-                high = n
-                n -= stride
+            low, high = (low, n) if answer else (n, high)
+            if low == 0:
+                n = max(1, high - stride)
+            elif high > largest:
+                n = min(largest, low + stride)
             else:
-                low = n
-                n += stride
+                n = (low + high) // 2
             stride *= 2
-            if not low < n < high:
-                if high <= largest and low > 0:
-                    n = (low + high) // 2
-                else:
-                    n = max(low + 1, min(n, high - 1))
         return (np.inf if high > largest else float(high)), undecided
 
     owners = int(owner[-1]) + 1
-    with_threads = for_each(lambda d: smallest(d, max(owners // 2, 1)), [0], 1)
-    first = with_threads[0][0]
-    guess = largest if np.isinf(first) else int(first)
-    found = with_threads + for_each(lambda d: smallest(d, guess), range(1, draws), threads)
+    # A few draws tell where the others will end; that saves tests and changes no result.
+    found = [smallest(0, min(max(owners // 2, 1), largest), max(owners // 2, 1))]
+    for last in (SCOUTS, draws):
+        known = np.minimum([star for star, _ in found], largest)
+        guess, stride = int(np.median(known)), max(1, int(known.max() - known.min()) // 3)
+        if len(found) == 1:
+            stride = max(1, guess // 16)
+        numbers = range(len(found), min(last, draws))
+        found += for_each(partial(smallest, guess=guess, stride=stride), numbers, threads)
     stars = np.array([star for star, _ in found])
     middle, low, high = median_interval(stars)
     curve = np.arange(1, largest + 1)

@@ -33,7 +33,7 @@ def make() -> Figure:
     teacher = runs["at"][0]
     pictures = stored.pictures("figure4")
     image = example(teacher, len(pictures))
-    figure = style.canvas(7.2, 5.0, _text(found, about, image, teacher))
+    figure = style.canvas(7.2, 5.0, _text(runs, found, about, image, teacher))
     parts = figure.subfigures(2, 1, height_ratios=[1, 1.25])
     above, below = np.asarray(parts).tolist()
     _manipulations(above, teacher, pictures, image)
@@ -128,14 +128,26 @@ def errorbars(
     )  # fmt: skip
 
 
+def _noise(runs: stored.Runs) -> str:
+    """Return a sentence on how much trainings of the same student differ, if several are stored."""
+    spreads = [
+        f"{100 * statistics.mean_and_sd(robust)[1]:.1f} points for {each} ({len(robust)} seeds)"
+        for each, datasets in runs.by_name.items()
+        if each not in recipes.TEACHERS
+        and len(robust := np.array([d["robust"].values[-1].mean() for d in datasets])) > 1
+    ]
+    return f"Sd over all stored trainings: {', '.join(spreads)}." if spreads else ""
+
+
 def _text(
+    runs: stored.Runs,
     found: dict[str, stored.Accuracy],
     about: str,
     image: int,
     teacher: xr.Dataset,
 ) -> str:
     normal = found["normal"].adversarial
-    paper = {1: f"{12.43 / 30.4:.0%}", 3: "almost 80 %", 7: "at least 99 %"}
+    paper = {1: f"{100 * 12.43 / 30.4:.0f} %", 3: "almost 80 %", 7: "at least 99 %"}
     kept = "; ".join(
         f"k = {k}: {', '.join(parts)} (paper: {said})"
         for k, said in paper.items()
@@ -154,6 +166,7 @@ def _text(
         8/255), of students taught from the logits that AT gives the training images, all but the k
         largest permuted or averaged; k = 9 changes nothing and is the normal student,
         {normal:.1f} % (band: its interval). Kept of its robustness at {kept}. {about}
+        {_noise(runs)}
     """
 
 

@@ -59,10 +59,9 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
 def _teacher(axes: Any, scale: str, kind: str) -> None:
     """Draw the teacher's own accuracy on the validation images, mean over seeds."""
     variable = "validation_robust_accuracy" if kind == "adversarial" else "validation_accuracy"
-    logs = stored.find("log", "at", scale=scale)
-    if logs:
-        accuracy = 100 * np.mean([log[variable].values for log in logs], axis=0)
-        axes.plot(logs[0]["epoch"].values, accuracy, color="#888888", linestyle="--", linewidth=1)
+    logs = stored.select("log", "figureA6", scale, "at")
+    accuracy = 100 * np.mean([log[variable].values for log in logs], axis=0)
+    axes.plot(logs[0]["epoch"].values, accuracy, color="#888888", linestyle="--", linewidth=1)
 
 
 def _text(

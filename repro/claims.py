@@ -299,8 +299,8 @@ def plain(found: Verdict) -> dict[str, Any]:
     }
 
 
-def lines(found: Sequence[Verdict], details: bool = False, width: int = 160) -> Iterator[str]:
-    """Yield the verdicts for a terminal, grouped, one line each and more with `details`."""
+def lines(found: Sequence[Verdict], details: bool = False, width: int = 0) -> Iterator[str]:
+    """Yield the verdicts, grouped, one line each, cut to `width` unless 0; more with `details`."""
     for verdict in VERDICTS:
         group = [each for each in found if each.verdict == verdict]
         if not group:
@@ -313,7 +313,8 @@ def lines(found: Sequence[Verdict], details: bool = False, width: int = 160) -> 
             elif each.short:
                 text = f"[{each.reason}] {text}"
             line = f"  {each.claim.id:32s} {measured(each):36s} {text}"
-            yield line if details or len(line) <= width else line[: width - 1] + "…"
+            cut = width and not details and len(line) > width
+            yield line[: width - 1] + "…" if cut else line
             if details:
                 yield from _details(each)
         yield ""

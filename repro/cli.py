@@ -382,7 +382,7 @@ def _claims(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps([claims.plain(each) for each in found], indent=2, ensure_ascii=False))
         return 0
-    width = shutil.get_terminal_size((160, 24)).columns
+    width = shutil.get_terminal_size((0, 0)).columns  # 0: no terminal, lines of any length
     print("\n".join(claims.lines(found, parsed.details, width)))
     return 0
 

@@ -327,6 +327,9 @@ def test_the_command_prints_a_line_each(capsys, monkeypatch):
     assert sum(line.startswith("  ") for line in lines) == 3
     assert all(len(line) <= 100 for line in lines)
     assert lines[0] == "DOES NOT HOLD: 1 of 3"
+    monkeypatch.delenv("COLUMNS")
+    assert cli.main(["claims", "table1-st-natural"]) == 0
+    assert "make it with 'repro run st --scale paper'\n" in capsys.readouterr().out
     assert cli.main(["claims", "--details", "max-lower"]) == 0
     out = capsys.readouterr().out
     for part in ("as stated if > 0", "seeds 0, 1", "see       figure1", "abstract"):

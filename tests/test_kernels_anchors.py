@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import chdtri, ndtri
 
 import kernels
-from kernels import _parallel, anchors, nnls
+from kernels import _jit, _parallel, anchors, nnls
 from tests import naive_kernels as naive
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
@@ -291,6 +291,16 @@ def test_bad_input(points, t, kappa, message):
 def test_threads_must_be_positive():
     with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
         kernels.anchor_points(np.ones((2, 2)), np.ones((2, 1)), threads=0)
+
+
+def test_where_no_code_can_be_kept_it_is_compiled_anew(monkeypatch):
+    def without_cache(cache=False, **_):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(_jit, "njit", without_cache)
+    assert _jit.compiled(len) is len
 
 
 def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):

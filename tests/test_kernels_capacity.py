@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 import kernels
 from kernels import centers
@@ -65,6 +66,21 @@ def test_results_do_not_depend_on_threads():
         np.testing.assert_array_equal(one[name], two[name])
     other = kernels.manifold_capacity(clouds(8), n_t=20, seed=1)
     assert (other["capacity"] != one["capacity"]).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [kernels.manifold_capacity, kernels.conic_capacity, kernels.simulated_capacity],
+)
+def test_results_do_not_depend_on_the_threads_of_blas(function):
+    manifolds = clouds(20, features=200)
+    options = {"n_t": 10} if function is kernels.manifold_capacity else {"draws": 4}
+    found = []
+    for limit in (1, 2):
+        with threadpool_limits(limit, user_api="blas"):
+            found.append(function(manifolds, **options))
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
 def test_given_vectors_refer_to_scipys_frame_and_drawn_ones_have_the_same_law():
