@@ -8,7 +8,7 @@ FULL := .venv/full
 FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 
-.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report validate test bench kill check lock clean
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report audit validate test bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ $(TABLES): $(READER)/done
 
 report: $(READER)/done ## Write build/report.html: everything on one page, with an explorer
 	@$(READER)/bin/python -m paper.report
+
+audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory against simulation; RECOMPUTE=1 redoes a layer
+	@$(<D)/bin/python -m repro audit $(if $(RECOMPUTE),--recompute)
 
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m repro validate data

@@ -9,10 +9,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro import paths, recipes, store
 from repro.errors import ReproError, not_installed
 from repro.theory_command import add_theory_command
+
+if TYPE_CHECKING:
+    from repro.capacity import Settings
 
 DESCRIPTION = """\
 Reproduce 'Understanding the Logit Distributions of Adversarially-Trained Deep Neural
@@ -122,6 +126,31 @@ def build_parser() -> argparse.ArgumentParser:
     validate.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
 
     add("list", "List the stored datasets.", _list)
+
+    manifolds = add(
+        "manifolds", "Measure the capacity of manifolds, layer by layer, and store it.", _manifolds
+    )
+    manifolds.add_argument(
+        "recipes", nargs="*", metavar="RECIPE", help="networks of ours (default those of Figure 5)"
+    )
+    _add_running(manifolds, seeds=True)
+    manifolds.add_argument(
+        "--kind", default="adversarial", choices=("adversarial", "random", "class"),
+        help="ends of PGD from random starts (default), random points in the ball, clean classes",
+    )  # fmt: skip
+    manifolds.add_argument("--exemplars", type=_count, default=50, metavar="P", help="default 50")
+    manifolds.add_argument("--points", type=_count, default=50, metavar="M", help="default 50")
+    manifolds.add_argument("--draws", type=_count, default=60, help="of simulations (default 60)")
+    manifolds.add_argument("--eps", type=_length, default=8 / 255, help="Linf radius")
+    manifolds.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of your own")
+    manifolds.add_argument("--model", metavar="MODULE:FUNCTION", help="makes your own network")
+    manifolds.add_argument("--layers", nargs="+", metavar="NAME", help="of your own network")
+    manifolds.add_argument("--output", type=Path, metavar="FILE", help="for your own network")
+
+    audit = add("audit", "Hold mean-field theory against simulation and conic geometry.", _audit)
+    audit.add_argument(
+        "--recompute", action="store_true", help="measure a layer of a stored network again first"
+    )
 
     claims = add("claims", "Judge every claim of the paper by the stored datasets.", _claims)
     claims.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
@@ -298,6 +327,54 @@ def _list(parsed: argparse.Namespace) -> int:
         name = file.relative_to(paths.data()).as_posix()
         print(f"{name:58s} {dataset.attrs['created_at'][:10]}  {sizes}")
     return 0
+
+
+def _manifolds(parsed: argparse.Namespace) -> int:
+    from repro import capacity
+
+    settings = capacity.Settings(
+        parsed.kind, parsed.exemplars, parsed.points, parsed.eps, draws=parsed.draws
+    )
+    pipeline, options = _options(parsed)
+    if parsed.checkpoint is not None:
+        return _foreign_manifolds(parsed, settings)
+    wanted = [recipes.recipe(name, parsed.scale) for name in parsed.recipes or capacity.NETWORKS]
+    for seed in parsed.seed:
+        for each in wanted:
+            path = pipeline.measured(each, seed, options, settings, parsed.threads)
+            print(f"{path.stem}: capacities of {settings.kind} manifolds  [{path}]", flush=True)
+    return 0
+
+
+def _foreign_manifolds(parsed: argparse.Namespace, settings: Settings) -> int:
+    from repro import audit, manifolds
+
+    if parsed.model is None:
+        raise ReproError("--checkpoint: expected --model MODULE:FUNCTION beside it")
+    given = manifolds.given_images(parsed.images) if parsed.images else None
+    dataset = manifolds.foreign(
+        parsed.checkpoint, parsed.model, given or manifolds.stored_images("cifar10"), settings,
+        parsed.layers,
+    )  # fmt: skip
+    path = parsed.output or Path(f"{parsed.checkpoint.stem}-capacity.nc")
+    store.write(dataset, path)
+    print("\n".join(audit.network_lines(dataset)))
+    print(path)
+    return 0
+
+
+def _audit(parsed: argparse.Namespace) -> int:
+    from repro import audit
+
+    agrees = True
+    if parsed.recompute:
+        try:
+            agrees = audit.recompute()
+        except ImportError as error:
+            raise not_installed(error) from error
+    for line in audit.lines():
+        print(line, flush=True)
+    return 0 if agrees else 1
 
 
 def _claims(parsed: argparse.Namespace) -> int:

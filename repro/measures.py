@@ -22,7 +22,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from repro import images, paths, recipes, statistics, store
+from repro import capacity, images, paths, recipes, statistics, store
 from repro.errors import ReproError
 from repro.targets import ranking
 
@@ -174,6 +174,18 @@ def _slope(values: Array) -> Array:
     return slopes
 
 
+def _log_correlation(first: Sequence[Estimate], second: Sequence[Estimate]) -> Estimate:
+    """Return Pearson's correlation of the logarithms of two lists, over the lists."""
+    keys = _common([*first, *second])
+
+    def of(key: Key) -> Array:
+        x, y = (np.log([each.units[key] for each in side]) for side in (first, second))
+        x, y = x - x.mean(0), y - y.mean(0)
+        return np.asarray((x * y).sum(0) / np.sqrt((x**2).sum(0) * (y**2).sum(0)))
+
+    return Estimate({key: of(key) for key in keys}, first[0].images)
+
+
 COMBINATIONS: dict[str, Any] = {
     "abs": abs,
     "range": range,
@@ -182,13 +194,17 @@ COMBINATIONS: dict[str, Any] = {
     "average": _over(lambda values: values.mean(0)),
     "middle": _over(lambda values: np.median(values, 0)),
     "slope": _over(_slope),
+    "log_correlation": _log_correlation,
+    "blocks": capacity.BLOCKS,
+    "simulated_layers": capacity.SIMULATED_LAYERS,
+    "figure5": capacity.NETWORKS,
 }
 
 TERMS = (
     "natural", "robust", "robust_within", "validation_robust", "teacher_error", "hours", "mean",
     "skewness", "above", "below", "first_bin", "disagreement", "errors_at", "overlap",
     "border_roughness", "neighbour_distance", "neighbour_same_class", "distance_to_teacher",
-    "best_epoch", "stored_epochs",
+    "best_epoch", "stored_epochs", "manifold", "radius_share", "separable_share",
 )  # fmt: skip
 
 QUANTITIES = {"max": statistics.max_logit, "gap": statistics.logit_gap}
@@ -440,6 +456,64 @@ class Measures:
         last = until * store.recipe_of(data)["epochs"]
         return [int(epoch) for epoch in data["epoch"].values if epoch <= last]
 
+    # Manifolds
+
+    def manifold(self, quantity: str, layer: str, name: str) -> Estimate:
+        """Return a number of a layer's manifolds, with exemplars or draws resampled.
+
+        ``capacity``, ``radius``, ``dimension``, ``ball_capacity`` and ``point_capacity`` (the
+        paper's approximations by R and D), ``simulated_capacity``, ``conic_capacity``;
+        ``center_correlation`` is not resampled.
+        """
+
+        def values(data: xr.Dataset) -> Array:
+            def of(variable: str) -> NDArray[Any]:
+                return np.asarray(data[variable].sel(layer=layer).values)
+
+            if quantity in ("radius", "dimension"):
+                return resampled(of(quantity))
+            if quantity == "simulated_capacity":
+                return data.sizes["manifold"] / _medians(of("simulated_features"))
+            if quantity == "conic_capacity":
+                return data.sizes["manifold"] / resampled(of("conic_dimensions"))
+            if quantity == "center_correlation":
+                return np.full(1 + RESAMPLES, float(of(quantity)))
+            if quantity == "capacity":
+                each = of("capacity")
+            else:
+                formula = {"ball_capacity": capacity.ball, "point_capacity": capacity.point}
+                each = formula[quantity](of("radius"), of("dimension"))
+            return 1 / resampled(1 / each)
+
+        return self._manifolds(name, values)
+
+    def radius_share(self, first: str, last: str, name: str) -> Estimate:
+        """Return R's share in the fall of capacity between layers, as `capacity.radius_share`."""
+        ends = [
+            [self.manifold(quantity, layer, name) for layer in (first, last)]
+            for quantity in ("radius", "dimension")
+        ]
+        units = {
+            key: capacity.radius_share(*((a.units[key], b.units[key]) for a, b in ends))
+            for key in ends[0][0].units
+        }
+        return Estimate(units, ends[0][0].images)
+
+    def separable_share(self, load: float, layer: str, name: str) -> Estimate:
+        """Return the share of dichotomies separable at a multiple of the simulated capacity."""
+
+        def values(data: xr.Dataset) -> Array:
+            fewest = data["simulated_features"].sel(layer=layer).values
+            critical = data.sizes["manifold"] / float(data["simulated_capacity"].sel(layer=layer))
+            return resampled(fewest <= critical / load)
+
+        return self._manifolds(name, values)
+
+    def _manifolds(self, name: str, function: Callable[[xr.Dataset], Array]) -> Estimate:
+        found = self._open("capacity", name)
+        exemplars = min(data.sizes["manifold"] for _, data in found)
+        return Estimate({(seed,): function(data) for seed, data in found}, exemplars)
+
     # How the terms reach the data
 
     def term(self, name: str, *arguments: Any, **options: Any) -> Any:
@@ -465,7 +539,9 @@ class Measures:
         return found
 
     def _command(self, kind: str, name: str, engine: str | None) -> str:
-        wanted = {"epochs": "run figureB1"}.get(kind, f"run {name}")
+        wanted = {"epochs": "run figureB1", "capacity": f"manifolds {name}"}.get(
+            kind, f"run {name}"
+        )
         if engine is not None:
             wanted = f"attack {name} --engine {engine} --limit 1000"
         elsewhere = "" if self.dataset == "cifar10" else f" --dataset {self.dataset}"
@@ -633,6 +709,12 @@ def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Array:
     found = resampled(np.stack([part, whole], 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(100 * found[:, 0] / found[:, 1])
+
+
+def _medians(values: NDArray[Any]) -> Array:
+    """Return the median of the sample and of each resample of it."""
+    draws = np.random.default_rng(len(values)).integers(len(values), size=(RESAMPLES, len(values)))
+    return np.concatenate([[np.median(values)], np.median(values[draws], axis=1)])
 
 
 def _skewness(values: NDArray[Any]) -> Array:

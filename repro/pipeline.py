@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from repro import images as image_files
-from repro import paths, record, store
+from repro import manifolds, paths, record, store
 from repro.attack import Evaluation
+from repro.capacity import Settings
 from repro.checkpoints import Checkpoint, epoch_file
 from repro.errors import ReproError
 from repro.randomness import key
@@ -198,6 +199,32 @@ def recorded_by_epoch(wanted: Recipe, seed: int, options: Options) -> Path:
     training = image_files.load(wanted.dataset, "train", options.images)
     test = image_files.load(wanted.dataset, "test", options.images)
     dataset = record.by_epoch(checkpoints, training, test, options.machine)
+    with store.registering(path):
+        store.write(dataset, path)
+    return path
+
+
+def measured(
+    wanted: Recipe, seed: int, options: Options, settings: Settings, threads: int | None = None
+) -> Path:
+    """Return the path of the capacities of a run's manifolds, making all that they need.
+
+    Raises
+    ------
+    ReproError
+        If what is stored there was measured with other settings.
+    """
+    path = manifolds.path_of(wanted.run(seed), settings.kind)
+    if _is_done(path, wanted):
+        stored = store.open_dataset(path, "capacity").attrs
+        for name, value in dataclasses.asdict(settings).items():
+            if stored[f"manifold_{name}"] != value:
+                raise ReproError(
+                    f"{path}: expected {name} {value}, got {stored[f'manifold_{name}']}; move it "
+                    "away, or give another folder with --data"
+                )
+        return path
+    dataset = manifolds.recorded(trained(wanted, seed, options), settings, options.machine, threads)
     with store.registering(path):
         store.write(dataset, path)
     return path

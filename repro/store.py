@@ -27,6 +27,8 @@ from repro.errors import ReproError, brief
 
 SCHEMA = "logit-distributions/1"
 REGISTRY = "SHA256SUMS"
+COMPRESSED = 1 << 12
+"""Bytes from which a variable is compressed; chunks of a smaller one would take more room."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,41 @@ KINDS: dict[str, dict[str, Variable]] = {
         "largest": Variable(("epoch", "sample"), "f", "largest logit on the natural image"),
         "second": Variable(("epoch", "sample"), "f", "second largest logit"),
         "prediction": Variable(("epoch", "sample"), "i", "class of the largest logit"),
+    },
+    "capacity": {
+        "exemplar": Variable(("manifold",), "i", "place of the image among those given, or class"),
+        "features": Variable(("layer",), "i", "features N, before a projection"),
+        **{
+            f"{name}{end}": Variable(("layer", "manifold"), "f", f"{meaning}{by}")
+            for name, meaning in (
+                ("capacity", "mean-field capacity, manifolds per feature"),
+                ("radius", "radius, in norms of the centre"),
+                ("dimension", "dimension"),
+            )
+            for end, by in (("", ""), ("_se", ", standard error over Gaussian vectors"))
+        },
+        "combined_capacity": Variable(("layer",), "f", "mean-field capacity of all manifolds"),
+        "combined_capacity_se": Variable(("layer",), "f", "its standard error"),
+        "raw_capacity": Variable(("layer",), "f", "the same with the centres' low rank kept"),
+        "raw_capacity_se": Variable(("layer",), "f", "its standard error"),
+        "center_correlation": Variable(("layer",), "f", "mean absolute cosine of centres"),
+        "low_rank_dimension": Variable(("layer",), "i", "dimensions removed from the centres"),
+        **{
+            f"{name}_capacity{end}": Variable(("layer",), "m", f"{meaning}{by}")
+            for name, meaning in (
+                ("simulated", "simulated capacity, with a bias"),
+                ("unbiased", "simulated capacity of centred points, without a bias"),
+                ("conic", "conic capacity of centred points"),
+            )
+            for end, by in (("", ""), ("_low", ", 95 % from"), ("_high", ", 95 % to"))
+        },
+        "simulated_features": Variable(("layer", "draw"), "m", "fewest features that separate"),
+        "unbiased_features": Variable(("layer", "draw"), "m", "the same without a bias"),
+        "conic_dimensions": Variable(("layer", "draw"), "f", "squared projection on the cone"),
+        "kkt_residual": Variable(("layer",), "f", "worst violation of optimality conditions"),
+        "undecided": Variable(("layer",), "i", "separability tests without a proof"),
+        "seconds": Variable(("layer",), "f", "wall time of all estimators"),
+        "seconds_activations": Variable(("layer",), "f", "wall time of attack and pass, shared"),
     },
     "theory": {
         f"{name}_margin": Variable(("eps", "sample"), "f", f"label's logit minus {other}")
@@ -157,7 +194,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     encoding = {
         name: {"zlib": True, "complevel": 4, "shuffle": True}
         for name, variable in dataset.variables.items()
-        if variable.dtype.kind in "fiub" and variable.ndim
+        if variable.dtype.kind in "fiub" and variable.nbytes >= COMPRESSED
     }
     with paths.atomic(path) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
@@ -186,6 +223,8 @@ def faults(dataset: xr.Dataset) -> Iterable[str]:
             yield fault
     if usable and "label" in KINDS[kind]:
         yield from _sample_faults(dataset)
+    if usable and kind == "capacity":
+        yield from _capacity_faults(dataset)
 
 
 def _variable_fault(dataset: xr.Dataset, name: str, variable: Variable) -> str | None:
@@ -228,6 +267,22 @@ def _sample_faults(dataset: xr.Dataset) -> Iterable[str]:
     count = int((robust[1:] & ~robust[:-1]).any(0).sum()) + int((robust[0] & ~natural).sum())
     if count:
         yield f"robust: {count} samples are robust after an attack but not before it"
+
+
+def _capacity_faults(dataset: xr.Dataset) -> Iterable[str]:
+    if "layer" not in dataset.coords or len(set(dataset["layer"].values)) != dataset.sizes["layer"]:
+        yield "layer: expected a name for each layer, each once"
+    for name in ("capacity", "combined_capacity", "raw_capacity"):
+        if (count := int((dataset[name].values <= 0).sum())) > 0:
+            yield f"{name}: {count} values are not positive"
+    for name in ("simulated", "unbiased", "conic"):
+        low, value, high = (
+            dataset[f"{name}_capacity{end}"].values for end in ("_low", "", "_high")
+        )
+        if (count := int(((low > value) | (value > high)).sum())) > 0:
+            yield f"{name}_capacity: {count} values are outside of their interval"
+    if (outside := (np.abs(dataset["center_correlation"].values - 0.5) > 0.5)).any():
+        yield f"center_correlation: {int(outside.sum())} values are not in 0 to 1"
 
 
 def open_dataset(path: Path, kind: str | None = None) -> xr.Dataset:

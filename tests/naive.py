@@ -276,3 +276,31 @@ def rank_correlation(first, second):
     a, b = ([v - sum(values) / len(values) for v in values] for values in (a, b))
     products = math.fsum(x * y for x, y in zip(a, b, strict=True))
     return products / math.sqrt(math.fsum(x * x for x in a) * math.fsum(y * y for y in b))
+
+
+def harmonic_mean(values):
+    """Return the number of values over the sum of their reciprocals."""
+    total = 0.0
+    for value in values:
+        total += 1 / value
+    return len(values) / total
+
+
+def separable_share(layer, load):
+    """Count draws whose fewest features are no more than P / (load * capacity)."""
+    features = len(layer["exemplar"]) / (load * float(layer["simulated_capacity"]))
+    return np.mean([float(fewest) <= features for fewest in layer["simulated_features"]])
+
+
+def radius_share(r0, r1, d0, d1):
+    """Average both orders of changing R and D in alpha_Ball, by quadrature of the definition."""
+
+    def log_ball(radius, dimension):
+        kappa = radius * np.sqrt(dimension)
+        t = np.linspace(-12, kappa, 200_001)
+        density = np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
+        return -np.log(np.trapezoid(density * (t - kappa) ** 2, t) / (1 + radius**2))
+
+    first = log_ball(r1, d0) - log_ball(r0, d0)
+    last = log_ball(r1, d1) - log_ball(r0, d1)
+    return (first + last) / 2 / (log_ball(r1, d1) - log_ball(r0, d0))

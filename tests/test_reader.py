@@ -50,7 +50,10 @@ def test_training_without_torch_says_what_to_install(tmp_path):
     assert "install the extra 'train'" in done.stderr
 
 
-READERS = ("statistics", "store", "images", "recipes", "targets", "cli", "measures", "claims")
+READERS = (
+    "statistics", "store", "images", "recipes", "targets", "cli", "measures", "claims", "capacity",
+    "audit",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", [*(f"repro.{name}" for name in READERS), "paper.report"])

@@ -38,6 +38,14 @@ def test_the_example_on_an_own_network(capsys):
 
 def test_the_example_on_a_stored_dataset(capsys, monkeypatch):
     monkeypatch.chdir(paths.ROOT)
-    exec(_example("open_dataset"), {})
+    exec(_example("robust.sel"), {})
     robust, everything = map(float, capsys.readouterr().out.split())
     assert robust > everything > 0
+
+
+def test_the_example_on_stored_capacities(capsys, monkeypatch):
+    monkeypatch.chdir(paths.ROOT)
+    exec(_example("to_dataframe"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "combined_capacity" in lines[0]
+    assert len(lines) == 2 + 12

@@ -1,0 +1,477 @@
+"""Manifolds of images and their activations, layer by layer, down to capacities.
+
+A manifold is what becomes of one exemplar image under perturbations in the Linf ball (kinds
+``adversarial`` and ``random``), or the clean images of one class (``class``). Activations are
+recorded in one pass, those of large layers through a random projection; every layer is
+measured (`repro.capacity`), written to the cache, and its activations dropped.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import importlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from repro import capacity, images, paths, record, store
+from repro.attack import pgd
+from repro.augment import to_float
+from repro.capacity import LAYERS, Settings
+from repro.checkpoints import Checkpoint
+from repro.errors import ReproError, brief
+from repro.images import ImageSet
+from repro.network import ResNet18
+from repro.randomness import generator
+from repro.recipes import PGD
+from repro.training import Machine
+
+
+def stored_images(dataset: str) -> ImageSet:
+    """Return the first 1,000 test images, which are stored, with labels from any logit dataset.
+
+    So nobody needs the whole data set to recompute a capacity.
+    """
+    sheet = images.stored_sheet(dataset)
+    if not sheet.is_file():
+        raise ReproError(f"{sheet} is missing; make it with 'repro fetch --dataset {dataset}'")
+    pixels = images.read_sheet(sheet)
+    for path in sorted((paths.data() / "logits").glob(f"{dataset}-*.nc")):
+        stored = store.open_dataset(path, "logits")
+        if np.array_equal(stored["index"].values[: len(pixels)], np.arange(len(pixels))):
+            labels = stored["label"].values[: len(pixels)].astype(np.int64)
+            return ImageSet(
+                np.ascontiguousarray(pixels), labels, np.arange(len(pixels)),
+                tuple(map(str, stored["class"].values)), stored.attrs["data_sha256"],
+            )  # fmt: skip
+    raise ReproError(
+        f"{paths.data() / 'logits'}: expected logits of the first test images of {dataset}, for "
+        "their labels, found none; make them with 'repro run st'"
+    )
+
+
+def exemplars(labels: NDArray[np.int64], count: int) -> NDArray[np.intp]:
+    """Return the first images of every class, as evenly as `count` allows, in their order.
+
+    Whether a network classifies them correctly does not matter: capacity asks for random
+    labellings, whatever the true ones, and networks that resist attacks to differing degrees
+    would each leave another choice. So the choice needs no network, and is the same for all.
+    """
+    place = np.zeros(len(labels), np.int64)  # how many of the same class come before
+    for label in np.unique(labels):
+        members = labels == label
+        place[members] = np.arange(members.sum())
+    order = np.lexsort((np.arange(len(labels)), place))
+    if len(order) < count:
+        raise ReproError(f"expected at least {count} images, got {len(order)}; ask for fewer")
+    return np.sort(order[:count])
+
+
+def manifolds(
+    model: nn.Module, data: ImageSet, settings: Settings, device: str = "cpu"
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield every manifold's number, an image's place or a class, and points in pixel space.
+
+    Adversarial points are ends of PGD on the cross-entropy of the label from random starts,
+    random ones uniform in the ball; both in the box [0, 1] too. The draws depend on the seed
+    and the exemplar alone, not on the network.
+
+    Yields
+    ------
+    number : int
+    points : Tensor of float32, shape (M, 3, rows, columns)
+    """
+    if settings.kind == "class":
+        for label in np.unique(data.labels).tolist():
+            members = np.flatnonzero(data.labels == label)[: settings.points]
+            if len(members) < settings.points:
+                raise ReproError(
+                    f"class {label}: expected {settings.points} images, got {len(members)}; "
+                    "ask for fewer with --points"
+                )
+            yield label, to_float(torch.from_numpy(data.images[members])).to(device)
+        return
+    for i in exemplars(data.labels, settings.exemplars).tolist():
+        image = to_float(torch.from_numpy(data.images[i : i + 1]))
+        shape = (settings.points, *image.shape[1:])
+        draws = generator("manifold", settings.seed, int(data.index[i]))
+        noise = 2 * torch.rand(shape, generator=draws) - 1
+        centre, noise = image.to(device).expand(shape).contiguous(), noise.to(device)
+        if settings.kind == "random":
+            yield i, (centre + settings.eps * noise).clamp(0, 1)
+            continue
+        labels = torch.full((settings.points,), int(data.labels[i]), device=device)
+        how = PGD(settings.eps, settings.step, settings.steps)
+        yield i, pgd(model, centre, labels, how, noise).detach()
+
+
+class Projection:
+    """Activations of layers with more than `largest` features, in `largest` random ones.
+
+    One Gaussian matrix for each number of features, keyed by the seed and that number; lengths
+    and angles between M points change by about 1/√largest. Memory: N x largest float32.
+    """
+
+    def __init__(self, largest: int, seed: int) -> None:
+        self.largest, self.seed = largest, seed
+        self.matrices: dict[int, Tensor] = {}
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return the rows of `features`, shape (n, N), in at most `largest` dimensions."""
+        size = features.shape[1]
+        if size <= self.largest:
+            return features
+        if size not in self.matrices:
+            draws = generator("projection", self.seed, size)
+            matrix = torch.randn(size, self.largest, generator=draws) / self.largest**0.5
+            self.matrices[size] = matrix.to(features.device)
+        return features @ self.matrices[size]
+
+
+@contextmanager
+def recording(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Keep the outputs of layers, by name, in the mapping that the context gives.
+
+    ``input`` is what the model is given. Emptied by every call of the model.
+    """
+    known = dict(model.named_modules())
+    missing = [name for name in layers if name != "input" and name not in known]
+    if missing:
+        raise ReproError(
+            f"no layer {missing[0]!r} in {type(model).__name__}: expected names of its modules, "
+            f"such as {', '.join([n for n in known if n][:8])}"
+        )
+    kept: dict[str, Tensor] = {}
+
+    def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        kept.clear()
+        kept["input"] = inputs[0]
+
+    def keeper(name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor) or name in kept:
+                raise ReproError(
+                    f"layer {name!r}: expected to be called once and to return a tensor; choose "
+                    "another with --layers"
+                )
+            kept[name] = output.detach().clone()  # later layers may work in place
+
+        return keep
+
+    handles = [model.register_forward_pre_hook(begin)]
+    handles += [known[name].register_forward_hook(keeper(name)) for name in layers if name in known]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def default_layers(model: nn.Module) -> tuple[str, ...]:
+    """Return `LAYERS` for our network; for another the input and its outermost modules."""
+    if isinstance(model, ResNet18):
+        return LAYERS
+    return ("input", *(name for name, _ in model.named_children()))
+
+
+def activations(
+    model: nn.Module,
+    points: Iterable[Tensor],
+    layers: Sequence[str],
+    settings: Settings,
+    batch: int = 250,
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, int]]:
+    """Return activations of every layer, in the order of `layers`, in one pass.
+
+    Memory: layers times P times M times `settings.largest` floats at most, 20 MB a layer as
+    set by default, and the projections.
+
+    Parameters
+    ----------
+    model : Module
+        In evaluation mode.
+    points : iterable of Tensor, shapes (M, 3, rows, columns)
+        Manifolds in pixel space.
+    layers : sequence of str
+        Names of modules, and ``"input"``.
+    settings : Settings
+        Its `largest` and `seed` count here.
+    batch : int
+        Images forwarded together.
+
+    Returns
+    -------
+    activations : dict of ndarray of float32, shape (P, N', M)
+    features : dict of int
+        N, before the projection.
+    """
+    project = Projection(settings.largest, settings.seed)
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+    sizes: dict[str, int] = {}
+    with recording(model, layers) as kept:
+        for manifold in points:
+            parts: dict[str, list[Tensor]] = {name: [] for name in layers}
+            for some in torch.split(manifold, batch):
+                with torch.no_grad():  # not around the loop, in which PGD takes gradients
+                    model(some)
+                silent = [name for name in layers if name not in kept]
+                if silent:
+                    raise ReproError(f"layer {silent[0]!r} was not called by the model")
+                for name in layers:
+                    flat = kept[name].flatten(1).float()
+                    sizes[name] = flat.shape[1]
+                    parts[name].append(project(flat).cpu())
+            for name in layers:
+                found[name].append(torch.cat(parts[name]).T.contiguous().numpy())
+    return {name: np.stack(each) for name, each in found.items()}, sizes
+
+
+def analyse(
+    model: nn.Module,
+    data: ImageSet,
+    settings: Settings,
+    name: str,
+    layers: Sequence[str] | None = None,
+    machine: Machine | None = None,
+    threads: int | None = None,
+) -> xr.Dataset:
+    """Return the capacities of a network's layers; resumes where it was cut.
+
+    Parameters
+    ----------
+    model : Module
+        Maps pixels in [0, 1] to logits; evaluated, so in evaluation mode.
+    data : ImageSet
+        Exemplars are chosen among these (`exemplars`).
+    settings : Settings
+    name : str
+        Of the network, for progress and the folder in the cache.
+    layers : sequence of str, optional
+        Default: `default_layers`.
+    machine : Machine, optional
+        Where the network runs, in float32.
+    threads : int, optional
+        Of the kernels; default all processors.
+
+    Returns
+    -------
+    Dataset
+        Variables of kind ``capacity``, settings as attributes.
+    """
+    machine = (machine or Machine()).resolve()
+    layers = tuple(layers or default_layers(model))
+    model = model.eval().to(machine.device)
+    folder = paths.cache() / "manifolds" / f"{name}-{_key(model, data, settings, layers)}"
+    done = {layer: folder / f"{layer}.nc" for layer in layers}
+    todo = [layer for layer in layers if not done[layer].exists()]
+    if todo:
+        began = time.monotonic()
+        numbers: list[int] = []
+        attacked = copy.deepcopy(model)  # whose activations nobody records
+
+        def points() -> Iterator[Tensor]:
+            count = 10 if settings.kind == "class" else settings.exemplars
+            made = manifolds(attacked, data, settings, machine.device)
+            for number, each in tqdm(made, f"{name} {settings.kind}", count, disable=None):
+                numbers.append(number)
+                yield each
+
+        found, sizes = activations(model, points(), todo, settings)
+        share = (time.monotonic() - began) / len(todo)
+        for layer in todo:
+            began = time.monotonic()
+            try:
+                one = capacity.measure(found.pop(layer), settings, threads)
+            except ValueError as error:
+                raise ReproError(f"{name}, layer {layer}: {brief(error)}") from error
+            one["features"] = np.int32(sizes[layer])
+            one["exemplar"] = ("manifold", np.array(numbers, np.int32))
+            one["seconds"] = time.monotonic() - began
+            one["seconds_activations"] = share
+            with paths.atomic(done[layer]) as temporary:
+                one.to_netcdf(temporary, engine="netcdf4")
+            print(
+                f"{name} {layer:9s} capacity {float(one['combined_capacity']):.3f}, simulated "
+                f"{float(one['simulated_capacity']):.3f}, {float(one['seconds']):.1f} s",
+                file=sys.stderr,
+            )
+    parts = [xr.load_dataset(done[layer], engine="netcdf4") for layer in layers]
+    names = xr.Variable("layer", list(layers))
+    dataset = xr.concat(parts, names, data_vars="all", coords="minimal", join="exact")
+    dataset["exemplar"] = parts[0]["exemplar"]
+    dataset.attrs = {f"manifold_{k}": v for k, v in dataclasses.asdict(settings).items()}
+    dataset.attrs |= {"definition": "paper", "labels": "balanced"}
+    dataset.attrs |= {f"manifold_{k}": v for k, v in machine.describe().items()}
+    return dataset
+
+
+def _key(model: nn.Module, data: ImageSet, settings: Settings, layers: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"{settings} {layers}".encode())
+    digest.update(data.images.tobytes() + data.labels.tobytes())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def recorded(
+    checkpoint: Checkpoint,
+    settings: Settings,
+    machine: Machine | None = None,
+    threads: int | None = None,
+) -> xr.Dataset:
+    """Return the dataset of kind ``capacity`` of one of our networks, on the stored images."""
+    data = stored_images(checkpoint.recipe["dataset"])
+    model = checkpoint.model(len(data.classes))
+    found = analyse(model, data, settings, checkpoint.run, None, machine, threads)
+    return found.assign_attrs(record.attributes(checkpoint, "capacity", data))
+
+
+def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Measure one layer of a stored dataset of kind ``capacity`` again, nothing cached.
+
+    Returns
+    -------
+    measured, unprojected : Dataset
+        As it was stored, and with all its features.
+    """
+    fields = dataclasses.fields(Settings)
+    settings = Settings(**{each.name: _plain(dataset, each.name) for each in fields})
+    data = stored_images(checkpoint.recipe["dataset"])
+    model = checkpoint.model(len(data.classes))
+    points = (each for _, each in manifolds(copy.deepcopy(model), data, settings))
+    whole = dataclasses.replace(settings, largest=sys.maxsize)
+    found, _ = activations(model, points, [layer], whole)
+    project = Projection(settings.largest, settings.seed)
+    seen = [project(torch.from_numpy(each).T).T.numpy() for each in found[layer]]
+    return capacity.measure(np.stack(seen), settings), capacity.measure(found[layer], settings)
+
+
+def _plain(dataset: xr.Dataset, name: str) -> Any:
+    value = dataset.attrs[f"manifold_{name}"]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def path_of(run: str, kind: str) -> Path:
+    """Path of the stored capacities of a run; kinds but the paper's are in folders of their own."""
+    stored = store.path_of("capacity", run)
+    return stored if kind == "adversarial" else stored.parent / kind / stored.name
+
+
+# Networks of others
+
+
+def foreign(
+    weights: Path, factory: str, data: ImageSet, settings: Settings, layers: Sequence[str] | None
+) -> xr.Dataset:
+    """Return capacities of anybody's network, as a dataset of kind ``capacity``.
+
+    Parameters
+    ----------
+    weights : Path
+        A state dict: safetensors, or what ``torch.load`` reads with ``weights_only=True``.
+    factory : str
+        ``module:function``; the function returns the network, which takes pixels in [0, 1].
+    data : ImageSet
+        Where labels are -1, the network's own predictions are attacked.
+    settings : Settings
+    layers : sequence of str or None
+    """
+    model = _built(factory)
+    try:
+        model.load_state_dict(_state(weights))
+    except (RuntimeError, KeyError) as error:
+        raise ReproError(
+            f"{weights}: weights do not fit the network of {factory} ({brief(error)})"
+        ) from error
+    if (data.labels < 0).any():
+        predicted = record.natural_logits(model.eval(), data.images, "cpu").argmax(1)
+        data = dataclasses.replace(data, labels=predicted.astype(np.int64))
+    found = analyse(model, data, settings, weights.stem, layers)
+    digest = paths.sha256(weights)
+    return found.assign_attrs(
+        {
+            "kind": "capacity", "run": weights.stem, "method": "given", "dataset": "given",
+            "data_sha256": data.sha256, "recipe": json.dumps({"name": weights.stem}),
+            "recipe_hash": digest[:16], "seed": settings.seed, "scale": "given",
+            "checkpoint_sha256": digest, **store.provenance(),
+        }
+    )  # fmt: skip
+
+
+def _built(factory: str) -> nn.Module:
+    module, _, function = factory.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ReproError(
+            f"--model {factory}: expected MODULE:FUNCTION, a function without arguments that "
+            f"returns a network ({brief(error)})"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, nn.Module):
+        raise ReproError(f"--model {factory}: expected a torch module, got {type(model).__name__}")
+    return model
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state = loaded.get("state_dict", loaded)
+        return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a state dict as safetensors or a weights-only .pt "
+            f"({brief(error)}); save model.state_dict()"
+        ) from error
+
+
+def given_images(path: Path) -> ImageSet:
+    """Return images of a folder (PNG, JPEG) or an ``.npz`` with ``images`` and maybe ``labels``.
+
+    Images are RGB and of one size, in an ``.npz`` uint8, shape (n, 3, rows, columns). Labels
+    that are not given are -1.
+    """
+    try:
+        if path.is_dir():
+            names = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")
+            )
+            opened = [np.asarray(Image.open(name).convert("RGB")) for name in names]
+            pixels = np.stack(opened).transpose(0, 3, 1, 2)
+            labels = None
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                pixels = file["images"]
+                labels = file["labels"] if "labels" in file.files else None
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise ValueError(f"images are {pixels.dtype} of shape {pixels.shape}")
+        labels = np.full(len(pixels), -1) if labels is None else labels
+        if labels.shape != (len(pixels),):
+            raise ValueError(f"{len(pixels)} images, but labels of shape {labels.shape}")
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a folder of equal-sized images or an .npz with uint8 images "
+            f"(n, 3, rows, columns) and maybe labels ({brief(error)})"
+        ) from error
+    pixels, labels = np.ascontiguousarray(pixels), labels.astype(np.int64)
+    return ImageSet(pixels, labels, np.arange(len(pixels)), (), images.content_hash(pixels, labels))

@@ -1,0 +1,329 @@
+"""From images to capacities: balls, layers, projections, resuming, networks of others."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from repro import capacity, cli, images, manifolds, paths, store
+from repro.capacity import LAYERS, Settings
+from repro.checkpoints import Checkpoint
+from repro.errors import ReproError
+from repro.network import ResNet18
+from repro.training import Machine
+from tests import toy
+from tests.conftest import STORED
+
+TINY = Settings(exemplars=6, points=5, steps=2, n_t=40, draws=8, largest=64)
+CPU = Machine("cpu", "float32")
+
+
+def own_network() -> nn.Module:
+    """Return a network that is not ours."""
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(1800, 10)
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> images.ImageSet:
+    pixels, labels = toy.arrays(6, 2)
+    return images.ImageSet(pixels, labels, np.arange(len(labels)), images.CIFAR10.classes, "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return ResNet18(10, 8).eval()
+
+
+def test_exemplars_are_the_first_of_every_class():
+    labels = np.array([1, 1, 1, 0, 2, 0, 2, 1, 0])
+    assert manifolds.exemplars(labels, 3).tolist() == [0, 3, 4]
+    assert manifolds.exemplars(labels, 5).tolist() == [0, 1, 3, 4, 5]
+    with pytest.raises(ReproError, match="at least 10 images, got 9"):
+        manifolds.exemplars(labels, 10)
+
+
+@pytest.mark.parametrize("kind", ["adversarial", "random"])
+def test_manifolds_stay_in_the_ball_and_the_box(kind, data, network):
+    settings = dataclasses.replace(TINY, kind=kind, steps=4)
+    chosen = manifolds.exemplars(data.labels, 6).tolist()
+    found = dict(manifolds.manifolds(network, data, settings))
+    assert list(found) == chosen
+    for number, points in found.items():
+        image = torch.from_numpy(data.images[number]).float() / 255
+        assert points.shape == (5, 3, 32, 32)
+        assert (points - image).abs().max() <= settings.eps + 1e-6
+        assert points.min() >= 0
+        assert points.max() <= 1
+        assert len({tuple(each.flatten().tolist()) for each in points}) == 5
+
+
+def test_adversarial_points_cost_more_than_random_ones(data, network):
+    def loss(kind):
+        settings = dataclasses.replace(TINY, kind=kind, steps=5)
+        found = []
+        for i, points in manifolds.manifolds(network, data, settings):
+            labels = torch.full((5,), int(data.labels[i]))
+            with torch.no_grad():
+                found.append(nn.functional.cross_entropy(network(points), labels).item())
+        return found
+
+    assert all(a > r for a, r in zip(loss("adversarial"), loss("random"), strict=True))
+
+
+def test_class_manifolds_are_clean_images(data, network):
+    settings = dataclasses.replace(TINY, kind="class")
+    found = dict(manifolds.manifolds(network, data, settings))
+    assert list(found) == list(range(10))
+    expected = data.images[np.flatnonzero(data.labels == 3)[:5]]
+    np.testing.assert_array_equal((255 * found[3]).round().numpy(), expected)
+    with pytest.raises(ReproError, match="class 0: expected 7 images, got 6"):
+        next(manifolds.manifolds(network, data, dataclasses.replace(settings, points=7)))
+
+
+def test_draws_depend_on_seed_and_exemplar_alone(data, network):
+    random = dataclasses.replace(TINY, kind="random")
+    first = dict(manifolds.manifolds(network, data, random))
+    fewer = dict(manifolds.manifolds(nn.Identity(), data, dataclasses.replace(random, exemplars=4)))
+    other = dict(manifolds.manifolds(network, data, dataclasses.replace(random, seed=1)))
+    shared = sorted(set(first) & set(fewer))
+    assert len(shared) >= 3
+    for number in shared:
+        torch.testing.assert_close(first[number], fewer[number], rtol=0, atol=0)
+        assert not torch.equal(first[number], other[number])
+
+
+def test_layers_are_recorded_in_order_and_as_they_are(data, network):
+    wide = dataclasses.replace(TINY, largest=10_000)
+    points = [torch.rand(7, 3, 32, 32) for _ in range(2)]
+    found, sizes = manifolds.activations(network, points, LAYERS, wide, batch=3)
+    assert tuple(found) == LAYERS
+    expected = [3072] + 3 * [8192] + 2 * [4096] + 2 * [2048] + 2 * [1024] + [64, 10]
+    assert [sizes[name] for name in LAYERS] == expected
+    assert [found[name].shape for name in LAYERS] == [(2, size, 7) for size in expected]
+    with torch.no_grad():
+        at = points[1]
+        np.testing.assert_array_equal(found["input"][1], at.flatten(1).T)
+        for stage in ResNet18.STAGES[:3]:
+            at = network.get_submodule(stage)(at)
+        np.testing.assert_allclose(found["layer1.1"][1], at.flatten(1).T, atol=1e-5)
+        np.testing.assert_allclose(found["logits"][1], network(points[1]).T, atol=1e-5)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_layers_that_work_in_place_are_kept_as_they_were():
+    model = own_network()
+    points = [torch.rand(2, 3, 32, 32)]
+    found, _ = manifolds.activations(model, points, ("0", "1"), TINY)
+    plain, _ = manifolds.activations(model, points, ("0",), TINY)
+    np.testing.assert_array_equal(found["0"], plain["0"])
+    wide = dataclasses.replace(TINY, largest=10_000)
+    kept, _ = manifolds.activations(model, points, ("0", "1"), wide)
+    assert kept["0"].min() < 0 <= kept["1"].min()
+
+
+def test_a_layer_that_is_not_there_is_named(data):
+    with pytest.raises(ReproError, match="no layer 'layer9' in Sequential: expected names"):
+        manifolds.activations(own_network(), [torch.rand(1, 3, 32, 32)], ["layer9"], TINY)
+
+    class Lazy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Flatten(), nn.Flatten()
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.raises(ReproError, match="layer 'unused' was not called"):
+        manifolds.activations(Lazy(), [torch.rand(1, 3, 4, 4)], ["used", "unused"], TINY)
+
+
+def test_projection_is_keyed_by_seed_and_keeps_geometry():
+    features = torch.randn(30, 4000)
+    one, same, other = (manifolds.Projection(1500, seed)(features) for seed in (0, 0, 1))
+    torch.testing.assert_close(one, same, rtol=0, atol=0)
+    assert not torch.equal(one, other)
+    assert one.shape == (30, 1500)
+    lengths = (one**2).sum(1) / (features**2).sum(1)
+    assert lengths.mean() == pytest.approx(1, abs=0.03)
+    assert lengths.std() < 2 * (2 / 1500) ** 0.5
+    few = torch.randn(4, 1500)
+    assert manifolds.Projection(1500, 0)(few) is few
+
+
+def test_capacity_survives_the_projection():
+    points = np.random.default_rng(0).standard_normal((20, 3000, 1)) + (
+        0.5 * np.random.default_rng(1).standard_normal((20, 3000, 12))
+    )
+    project = manifolds.Projection(1000, 0)
+    seen = np.stack([project(torch.from_numpy(each.T).float()).numpy().T for each in points])
+    settings = Settings(n_t=200, draws=20)
+    exact, projected = (capacity.measure(each, settings) for each in (points, seen))
+    for name in ("combined_capacity", "conic_capacity", "simulated_capacity"):
+        assert float(projected[name]) == pytest.approx(float(exact[name]), rel=0.1)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_analysis_is_resumed_layer_by_layer(cached, data, network, monkeypatch):
+    layers = ("input", "stem", "pool")
+    whole = manifolds.analyse(network, data, TINY, "toy", layers, CPU, 1)
+    files = sorted(cached.rglob("*.nc"))
+    assert [file.stem for file in files] == sorted(layers)
+    files[-1].unlink()
+    measured = []
+    measure = capacity.measure
+    monkeypatch.setattr(capacity, "measure", lambda *a: (measured.append(1), measure(*a))[1])
+    again = manifolds.analyse(network, data, TINY, "toy", layers, CPU, 2)
+    assert len(measured) == 1
+    timed = ["seconds", "seconds_activations"]
+    assert again.drop_vars(timed).equals(whole.drop_vars(timed))
+    manifolds.analyse(network, data, dataclasses.replace(TINY, seed=1), "toy", layers, CPU)
+    assert len(measured) == 4
+
+
+def test_result_is_a_valid_dataset(cached, data, network):
+    found = manifolds.analyse(network, data, TINY, "toy", ("input", "pool"), CPU)
+    found = found.assign_attrs(
+        kind="capacity", run="toy", method="given", dataset="given", data_sha256=data.sha256,
+        recipe="{}", recipe_hash="0", seed=0, scale="given", **store.provenance(),
+    )  # fmt: skip
+    path = cached / "capacity.nc"
+    store.write(found, path)
+    read = store.open_dataset(path, "capacity")
+    assert read["layer"].values.tolist() == ["input", "pool"]
+    assert read["exemplar"].values.tolist() == manifolds.exemplars(data.labels, 6).tolist()
+    assert read["features"].values.tolist() == [3072, 64]
+    np.testing.assert_allclose(
+        capacity.combined(read["capacity"].values), read["combined_capacity"], rtol=1e-6
+    )
+    found["capacity"][0, 0] = -1
+    found["conic_capacity"][0] = 99
+    with pytest.raises(ReproError, match="capacity: 1 values are not positive; conic_capacity: 1"):
+        store.write(found, path)
+
+
+# Networks of others
+
+
+def weights(folder, suffix):
+    path, state = folder / f"mine{suffix}", own_network().state_dict()
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    return path
+
+
+def pictures(folder, form):
+    pixels, labels = toy.arrays(1, 5)
+    if form == "npz":
+        np.savez(folder / "images.npz", images=pixels, labels=labels)
+        return folder / "images.npz"
+    (folder / "pictures").mkdir()
+    for i, each in enumerate(pixels):
+        Image.fromarray(each.transpose(1, 2, 0)).save(folder / "pictures" / f"{i:02d}.png")
+    return folder / "pictures"
+
+
+@pytest.mark.parametrize(("suffix", "form"), [(".safetensors", "npz"), (".pt", "folder")])
+def test_anybodys_network_is_measured(suffix, form, cached, capsys):
+    output = cached / "mine.nc"
+    arguments = [
+        "manifolds", "--checkpoint", weights(cached, suffix), "--images", pictures(cached, form),
+        "--model", "tests.test_manifolds:own_network", "--exemplars", "5", "--points", "4",
+        "--draws", "6", "--output", output, "--threads", "2",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    found = store.open_dataset(output, "capacity")
+    assert found["layer"].values.tolist() == ["input", "0", "1", "2", "3"]
+    assert dict(found.sizes) == {"layer": 5, "manifold": 5, "draw": 6}
+    assert "mine: adversarial manifolds, P = 5, M = 4" in printed
+    assert str(output) in printed
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("tests.test_manifolds:nothing", "expected MODULE:FUNCTION"),
+        ("tests.test_manifolds", "expected MODULE:FUNCTION"),
+        ("tests.toy:spec", "expected a torch module, got Spec"),
+        ("torch.nn:Identity", "weights do not fit the network"),
+        (None, "expected --model MODULE:FUNCTION beside it"),
+    ],
+)
+def test_what_is_wrong_with_a_network_is_one_line(model, problem, cached, capsys):
+    more = ["--model", model] if model else []
+    path = str(weights(cached, ".safetensors"))
+    images_of = str(pictures(cached, "npz"))
+    assert cli.main(["manifolds", "--checkpoint", path, "--images", images_of, *more]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert problem in error
+
+
+def test_weights_and_images_that_are_none_are_refused(cached):
+    (cached / "no.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ReproError, match="weights-only"):
+        manifolds._state(cached / "no.pt")
+    np.savez(cached / "no.npz", images=np.zeros((2, 3, 4, 4)))
+    with pytest.raises(ReproError, match="images are float64"):
+        manifolds.given_images(cached / "no.npz")
+
+
+# Real networks
+
+
+def test_stored_images_have_their_labels():
+    data = manifolds.stored_images("cifar10")
+    assert len(data) == 1000
+    assert [data.classes[label] for label in data.labels[:3]] == ["cat", "ship", "ship"]
+
+
+def test_a_layer_measured_again_agrees(cached):
+    run = "cifar10-small-at-seed0"
+    checkpoint = Checkpoint.load(STORED / "checkpoints" / f"{run}.safetensors")
+    tiny = dataclasses.replace(TINY, largest=2048, exemplars=8)
+    first = manifolds.recorded(checkpoint, tiny, CPU, 1)
+    assert not list(store.faults(first.assign_attrs(schema=store.SCHEMA, content_sha256="")))[1:]
+    again, unprojected = manifolds.again(first, checkpoint, "layer2.1")
+    was = first.sel(layer="layer2.1")
+    for name in ("capacity", "radius", "dimension", "simulated_features", "conic_dimensions"):
+        np.testing.assert_allclose(again[name], was[name], rtol=1e-5)
+        assert not np.array_equal(again[name], unprojected[name])
+    assert float(unprojected["combined_capacity"]) == pytest.approx(
+        float(again["combined_capacity"]), rel=0.05
+    )
+
+
+def test_settings_of_what_is_stored_are_the_default_ones():
+    files = sorted((STORED / "capacity").glob("*.nc"))
+    assert len(files) >= len(capacity.NETWORKS)
+    for file in files:
+        attributes = store.open_dataset(file, "capacity").attrs
+        for name, value in dataclasses.asdict(Settings()).items():
+            assert attributes[f"manifold_{name}"] == value
+        assert re.fullmatch("[0-9a-f]{64}", attributes["checkpoint_sha256"])
+
+
+def test_stored_capacities_are_of_the_stored_weights():
+    for file in sorted((paths.data() / "checkpoints").glob("*.safetensors")):
+        measured = STORED / "capacity" / f"{file.stem}.nc"
+        if measured.exists():
+            stored = store.open_dataset(measured).attrs["checkpoint_sha256"]
+            assert Checkpoint.load(file).weights_sha256 == stored
