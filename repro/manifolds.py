@@ -35,7 +35,7 @@ from repro.capacity import LAYERS, Settings
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError, brief
 from repro.images import ImageSet
-from repro.network import ResNet18
+from repro.network import ResNet18, laid_out
 from repro.randomness import generator
 from repro.recipes import PGD
 from repro.training import Machine
@@ -400,7 +400,7 @@ def foreign(
     if (data.labels < 0).any():
         predicted = record.natural_logits(model.eval(), data.images, "cpu").argmax(1)
         data = dataclasses.replace(data, labels=predicted.astype(np.int64))
-    found = analyse(model, data, settings, weights.stem, layers)
+    found = analyse(laid_out(model), data, settings, weights.stem, layers)
     digest = paths.sha256(weights)
     return found.assign_attrs(
         {

@@ -109,7 +109,22 @@ def frozen(model: nn.Module) -> nn.Module:
             pair = tuple(type(module) for module in block[:2])
             if pair == (nn.Conv2d, nn.BatchNorm2d):
                 block[0], block[1] = _fuse(block[0], block[1]), nn.Identity()
-    return model.requires_grad_(False).to(memory_format=torch.channels_last)
+    return laid_out(model.requires_grad_(False))
+
+
+def laid_out(model: nn.Module) -> nn.Module:
+    """Lay a network out channels-last, which is fast, or keep it from it where that is unsafe.
+
+    On the CPU torch's channels-last convolutions were seen to corrupt memory where their number
+    of channels is not a multiple of eight (torch 2.14); such a network gets plain inputs.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if all(each.out_channels % 8 == 0 for each in convolutions):
+        return model.to(memory_format=torch.channels_last)
+    model.register_forward_pre_hook(
+        lambda module, inputs: tuple(each.contiguous() for each in inputs)
+    )
+    return model
 
 
 def _fuse(convolution: nn.Module, norm: nn.Module) -> nn.Module:

@@ -56,3 +56,15 @@ def test_frozen_computes_the_same_and_leaves_the_model_alone():
     (reference,) = torch.autograd.grad(model(images).square().sum(), images)
     torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-4)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("channels", "channels_last"), [(8, True), (6, False)])
+def test_networks_of_odd_widths_are_kept_from_channels_last(channels, channels_last):
+    inner = torch.nn.Conv2d(3, channels, 3)
+    model = frozen(torch.nn.Sequential(torch.nn.Identity(), inner))
+    seen = []
+    model[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    images = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    found = model(images)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) == channels_last
+    torch.testing.assert_close(found, inner(images.contiguous()))
