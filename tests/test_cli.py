@@ -103,7 +103,7 @@ def test_changed_recipes_do_not_pass_for_stored_ones(world, capsys, monkeypatch)
 
 
 def test_without_validation_images_the_last_epoch_stands_for_the_run(
-    world, toy_sheets, capsys, monkeypatch
+    toy_world, toy_sheets, capsys, monkeypatch
 ):
     everything = dataclasses.replace(toy.spec(), validation_per_class=0)
     monkeypatch.setitem(images.SPECS, "cifar10", everything)
