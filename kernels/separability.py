@@ -191,11 +191,11 @@ def _line_search(slack: Array, along: Array) -> float:
         else:
             high = step
         if curvature == 0.0:
-            return step
+            break
         proposal = step + slope / curvature
         if not low <= proposal <= high:
             proposal = 0.5 * (low + high)
         if abs(proposal - step) <= 1e-12 * step:
-            return step
+            break
         step = proposal
     return step
