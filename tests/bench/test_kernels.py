@@ -255,7 +255,7 @@ def separable_by_cvxopt(x, y):
             matrix(cost), matrix(np.zeros(z.shape[1])), matrix(z.copy()), matrix(-np.ones(len(z))),
             options={"show_progress": False, "maxiters": 100},
         )  # fmt: skip
-    except ArithmeticError:  # it diverges on some sets that are not separable
+    except (ArithmeticError, ValueError):  # it diverges on some sets that are not separable
         return False
     return done["status"] == "optimal" and bool((z @ np.array(done["x"])[:, 0] < 0).all())
 
