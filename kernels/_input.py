@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 Manifolds = Sequence[NDArray[Any]] | NDArray[Any]
 
 
-def as_manifolds(manifolds: Manifolds, least: int = 2) -> list[NDArray[Any]]:
+def as_manifolds(manifolds: Manifolds) -> list[NDArray[Any]]:
     """Return the manifolds as a list of arrays (N, M_i), without copying them.
 
     Raises
@@ -21,9 +21,9 @@ def as_manifolds(manifolds: Manifolds, least: int = 2) -> list[NDArray[Any]]:
         Naming the manifold, if shapes do not fit; values are checked by `center`.
     """
     found = [np.asanyarray(manifold) for manifold in manifolds]
-    if len(found) < least:
+    if len(found) < 2:
         raise ValueError(
-            f"expected at least {least} manifolds, got {len(found)}; pass a sequence of arrays "
+            f"expected at least 2 manifolds, got {len(found)}; pass a sequence of arrays "
             "(N features, M_i points) or one array (P, N, M)"
         )
     for i, manifold in enumerate(found):
@@ -61,8 +61,23 @@ def center(manifold: NDArray[Any], i: int) -> Array:
     return mean
 
 
-def as_generator_key(seed: int, *key: int) -> np.random.Generator:
+def joined(manifolds: Manifolds) -> tuple[Array, NDArray[np.intp]]:
+    """Return all points side by side, shape (N, ΣM), in float64, and the manifold of each.
+
+    Raises
+    ------
+    ValueError
+        As `as_manifolds` and `center`.
+    """
+    points = as_manifolds(manifolds)
+    for i, manifold in enumerate(points):
+        center(manifold, i)  # checks the values
+    owner = np.repeat(np.arange(len(points)), [manifold.shape[1] for manifold in points])
+    return np.concatenate([np.asarray(m, np.float64) for m in points], axis=1), owner
+
+
+def generator(seed: int, *place: int) -> np.random.Generator:
     """Return the generator of a seed and a place, such as a manifold's number."""
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed: expected a whole number from 0, got {seed!r}")
-    return np.random.default_rng([int(seed), *key])
+    return np.random.default_rng([int(seed), *place])

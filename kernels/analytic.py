@@ -54,7 +54,7 @@ def ball_capacity(
         Margin, in units of the norm of the centre.
     approximation : {"exact", "paper"}
         ``"exact"`` averages over the norm r ~ χ_D of the Gaussian vector: the anchor is on
-        the sphere for t₀ > κ' - r/R and inside it below. ``"paper"`` is α_Ball of A.4.2 for
+        the sphere for -t₀ > κ - r/R and v = 0 below. ``"paper"`` is α_Ball of A.4.2 for
         large D, ``(1 + R²) α_point(κ + R√D)``; as R → ∞ it gives 1/D, the truth 1/(D + ½).
 
     Returns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack, qr
 
-from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
+from kernels._input import Array, Manifolds, as_manifolds, center, generator
 from kernels._parallel import for_each, one_blas_thread
 from kernels._result import Result
 from kernels.anchors import barycentric, solve
@@ -89,18 +88,10 @@ def manifold_capacity(
         For values that are not finite, fewer than two manifolds, an empty one, features that
         differ in number, a centre on the global mean, shapes of `t_vecs` that do not fit.
     """
-    found = _analyse(
+    result, _ = _analyse(
         manifolds, kappa, n_t, t_vecs, low_rank, definition, seed, n_reps, threads, strict=True
     )
-    return found.result
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What `manifold_capacity` returns, and which manifolds had no defined scale."""
-
-    result: Result
-    degenerate: list[int]
+    return result
 
 
 @one_blas_thread
@@ -115,10 +106,11 @@ def _analyse(
     n_reps: int,
     threads: int | None,
     strict: bool,
-) -> Analysis:
+) -> tuple[Result, list[int]]:
+    """Return what `manifold_capacity` does, and the manifolds without a scale unless `strict`."""
     points = as_manifolds(manifolds)
     _check(points, kappa, n_t, t_vecs, definition)
-    as_generator_key(seed)  # checks it
+    generator(seed)  # checks it
     centers = np.stack(for_each(lambda i: center(points[i], i), range(len(points)), threads), 1)
     counts = np.array([manifold.shape[1] for manifold in points], np.float64)
     origin = centers @ (counts / counts.sum())
@@ -153,7 +145,7 @@ def _analyse(
             scaled -= basis @ (basis.T @ scaled)
         scaled /= norms[i]
         vectors = None if t_vecs is None else np.asarray(t_vecs[i], np.float64)
-        return _moments(scaled, kappa, n_t, vectors, definition, as_generator_key(seed, 1, i))
+        return _moments(scaled, kappa, n_t, vectors, definition, generator(seed, 1, i))
 
     moments = for_each(one, range(len(points)), threads)
     values = {
@@ -185,7 +177,7 @@ def _analyse(
         "kappa": kappa, "n_t": n_t, "low_rank": int(remove), "definition": definition,
         "seed": seed, "n_reps": n_reps,
     }  # fmt: skip
-    return Analysis(Result(result, attributes), degenerate)
+    return Result(result, attributes), degenerate
 
 
 def _correlation(centers: Array) -> float:
@@ -308,14 +300,3 @@ def _factor(gram: Array) -> Array:
     factor = np.empty_like(upper)
     factor[:, pivots - 1] = upper
     return factor
-
-
-def warn_degenerate(degenerate: list[int]) -> None:
-    """Warn of manifolds whose centre coincides with the global mean."""
-    if degenerate:
-        warnings.warn(
-            f"manifolds {degenerate}: centre on the global mean, so capacity, radius and "
-            "dimension are undefined (NaN)",
-            RuntimeWarning,
-            stacklevel=3,
-        )

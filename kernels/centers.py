@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels._input import generator
 from kernels._jit import compiled
 from kernels._parallel import for_each, one_blas_thread
 
@@ -131,7 +132,7 @@ def low_rank(centers: Array, n_reps: int = 2, seed: int = 0, threads: int | None
     share = np.cumsum(np.linalg.norm(x, axis=0) ** 2)
     share /= share[-1]
     largest = min(int(np.argmax(np.where(share < 0.95, share, 0))) + 11, x.shape[1] - 1)
-    rng = np.random.default_rng([seed, 0])
+    rng = generator(seed, 0)
     gram = x @ x.T
     best = np.empty((x.shape[1], 0))
     subspaces, residuals, costs = [best], [np.inf], [np.inf]

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import qr
 from scipy.special import stdtrit
 
-from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
+from kernels._input import Array, Manifolds, generator, joined
 from kernels._parallel import for_each, one_blas_thread
 from kernels._result import Result
 from kernels.anchors import solve
@@ -50,19 +50,17 @@ def conic_capacity(
         draws), ``statistical_dimension`` = ⟨δ⟩ with its standard error, ``sq_projection``
         per draw, ``kkt_residual`` (the worst), ``unsolved``.
     """
-    points = as_manifolds(manifolds)
     if draws < 2:
         raise ValueError(f"draws: expected at least 2, for an interval, got {draws}")
-    for i, manifold in enumerate(points):
-        center(manifold, i)  # checks the values
-    label_of = labeller(labels, len(points), draws, seed)
-    owner = np.repeat(np.arange(len(points)), [m.shape[1] for m in points])
-    data = frame(np.concatenate([np.asarray(m, np.float64) for m in points], axis=1))
+    points, owner = joined(manifolds)
+    count = int(owner[-1]) + 1
+    label_of = labeller(labels, count, draws, seed)
+    data = frame(points)
     gram = data.T @ data
 
     def one(draw: int) -> tuple[float, float, bool]:
         signs = label_of(draw)[owner]
-        t = as_generator_key(seed, 4, draw).standard_normal(len(data))
+        t = generator(seed, 4, draw).standard_normal(len(data))
         found = solve(data, t[:, None], signs, gram)
         value = float((t @ data) @ found.multipliers[0])
         return value, float(found.kkt_residual[0]), bool(found.solved[0])
@@ -72,7 +70,6 @@ def conic_capacity(
     )
     mean, se = float(values.mean()), float(values.std(ddof=1) / np.sqrt(draws))
     reach = float(stdtrit(draws - 1, 0.5 + LEVEL / 2)) * se
-    count = len(points)
     return Result(
         {
             "capacity": ((), count / mean),

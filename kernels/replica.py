@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
 from kernels._input import Array, Manifolds
-from kernels.capacity import _analyse, warn_degenerate
+from kernels.capacity import _analyse
 
 
 def manifold_analysis_corr(
@@ -61,11 +62,16 @@ def manifold_analysis_corr(
     KK : int
         Dimension of the low-rank structure.
     """
-    found = _analyse(
+    result, degenerate = _analyse(
         XtotT, kappa, n_t, t_vecs, True, "package", seed, n_reps, threads=None, strict=False
     )
-    warn_degenerate(found.degenerate)
-    result = found.result
+    if degenerate:
+        warnings.warn(
+            f"manifolds {degenerate}: centre on the global mean, so capacity, radius and "
+            "dimension are undefined (NaN)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return (
         result["capacity"],
         result["radius"],

@@ -92,23 +92,16 @@ def separable(points: ArrayLike, labels: ArrayLike, bias: bool = True) -> Separa
     if not (np.abs(y) == 1).all():
         raise ValueError(f"labels: expected +1 or -1, got {np.unique(y)[:5]}")
     shift = x.mean(axis=1) if bias else np.zeros(len(x))
-    moved = x.T - shift
-    scale = float(np.abs(moved).max()) or 1.0
-    rows = np.empty((len(y), len(x) + bias))
-    rows[:, : len(x)] = moved / scale
-    if bias:
-        rows[:, -1] = 1.0
-    lengths = np.linalg.norm(rows, axis=1)
-    if (lengths == 0).any():  # without bias, a point at the origin is on every hyperplane
+    rows, lengths, last = signed_rows(x - shift[:, None], y, bias)
+    if not lengths.all():  # without bias, a point at the origin is on every hyperplane
         multipliers = (lengths == 0) / np.count_nonzero(lengths == 0)
         return Separation(False, None, np.nan, np.nan, multipliers, 0.0, 0)
-    rows *= (y / lengths)[:, None]
     verdict, w, steps = decide(rows)
     if verdict is None:
         return Separation(None, None, np.nan, np.nan, None, np.nan, steps)
     if verdict:
-        weights = w[: len(x)] / scale
-        offset = (float(w[-1]) if bias else 0.0) - float(weights @ shift)
+        weights = w[: len(x)]
+        offset = (last * float(w[-1]) if bias else 0.0) - float(weights @ shift)
         norm = float(np.linalg.norm(weights))
         if norm == 0.0:  # one class only: any hyperplane on the right side of all points
             weights = np.zeros(len(x))
@@ -125,6 +118,35 @@ def separable(points: ArrayLike, labels: ArrayLike, bias: bool = True) -> Separa
     residual = float(np.linalg.norm(alpha @ rows))
     original = alpha / lengths
     return Separation(False, None, np.nan, np.nan, original / original.sum(), residual, steps)
+
+
+def signed_rows(features: Array, signs: Array, bias: bool) -> tuple[Array, Array, float]:
+    """Return the z_i, scaled to length one.
+
+    Parameters
+    ----------
+    features : ndarray, shape (n, m)
+    signs : ndarray, shape (m,)
+    bias : bool
+
+    Returns
+    -------
+    rows : ndarray, shape (m, n + bias)
+        Zero where z_i is.
+    lengths : ndarray, shape (m,)
+        Of the z_i before.
+    last : float
+        Their last coordinate with a bias: the points' root mean square length instead of 1,
+        which conditions the problem.
+    """
+    n, count = features.shape
+    last = float(np.sqrt(np.einsum("ij,ij->", features, features) / count)) or 1.0
+    rows = np.empty((count, n + bias))
+    rows[:, :n] = features.T
+    rows[:, n:] = last
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows *= (signs / np.where(lengths > 0, lengths, 1.0))[:, None]
+    return rows, lengths, last
 
 
 def decide(rows: Array, start: Array | None = None) -> tuple[bool | None, Array, int]:

@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr
-from scipy.special import bdtr
+from scipy.special import bdtr, ndtri
 
-from kernels._input import Array, Manifolds, as_generator_key, as_manifolds, center
+from kernels._input import Array, Manifolds, generator, joined
 from kernels._parallel import for_each, one_blas_thread
 from kernels._result import Result
-from kernels.separability import decide
+from kernels.separability import decide, signed_rows
 
 Labels = Literal["balanced", "independent", "one-vs-rest"]
 Projection = Literal["gaussian", "subset", "pca"]
@@ -87,7 +87,6 @@ def simulated_capacity(
     ValueError
         For bad manifolds, see `kernels.manifold_capacity`, or unknown options.
     """
-    points = as_manifolds(manifolds)
     for name, value, known in (
         ("projection", projection, get_args(Projection)),
         ("procedure", procedure, get_args(Procedure)),
@@ -96,11 +95,9 @@ def simulated_capacity(
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     if draws < 1:
         raise ValueError(f"draws: expected at least 1, got {draws}")
-    for i, manifold in enumerate(points):
-        center(manifold, i)  # checks the values
-    label_of = labeller(labels, len(points), draws, seed)
-    owner = np.repeat(np.arange(len(points)), [m.shape[1] for m in points])
-    data = reduced(np.concatenate([np.asarray(m, np.float64) for m in points], 1), projection, bias)
+    points, owner = joined(manifolds)
+    label_of = labeller(labels, int(owner[-1]) + 1, draws, seed)
+    data = reduced(points, projection, bias)
     attributes = {
         "draws": draws, "labels": labels if isinstance(labels, str) else "given",
         "bias": int(bias), "projection": projection, "seed": seed, "procedure": procedure,
@@ -131,7 +128,7 @@ def labeller(
         )
 
     def drawn(draw: int) -> Array:
-        rng = as_generator_key(seed, 2, draw)
+        rng = generator(seed, 2, draw)
         if labels == "independent":
             while True:
                 signs = rng.choice([-1.0, 1.0], count)
@@ -168,7 +165,7 @@ class _Features:
 
     def __init__(self, data: Array, projection: Projection, seed: int, draw: int) -> None:
         self.data, self.projection = data, projection
-        self.rng = as_generator_key(seed, 3, draw)
+        self.rng = generator(seed, 3, draw)
         self.made = np.empty((0, data.shape[1]))
         self.order = (
             self.rng.permutation(len(data)) if projection == "subset" else np.arange(len(data))
@@ -186,29 +183,12 @@ class _Features:
         return self.made[:n]
 
 
-def signed_rows(features: Array, signs: Array, bias: bool) -> Array | None:
-    """Return the z_i of `kernels.separability`, shape (ΣM, n + bias), of length one.
-
-    None if one of them is zero, which nothing separates.
-    """
-    n, count = features.shape
-    rows = np.empty((count, n + bias))
-    rows[:, :n] = features.T
-    if bias:
-        rows[:, n] = np.sqrt(np.einsum("ij,ij->", features, features) / count) or 1.0
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    if not lengths.all():
-        return None
-    rows *= (signs / lengths)[:, None]
-    return rows
-
-
 def _test(
     features: Array, signs: Array, bias: bool, near: Array | None = None
 ) -> tuple[bool | None, Array | None]:
     """Return the verdict and its w; begins from `near`, the w of a test with other features."""
-    rows = signed_rows(features, signs, bias)
-    if rows is None:
+    rows, lengths, _ = signed_rows(features, signs, bias)
+    if not lengths.all():  # one is zero, which nothing separates
         return False, near
     start = None
     if near is not None:
@@ -302,8 +282,8 @@ def _capacities(
     known = np.isfinite(middle)
     return {
         "capacity": ((), count / middle if known else np.nan),
-        "capacity_low": ((), count / high if high > 0 else 0.0),
-        "capacity_high": ((), count / low if low > 0 else np.inf),
+        "capacity_low": ((), count / high),
+        "capacity_high": ((), np.inf if low <= 0 else count / low),
         "features": ((), middle if known else np.nan),
         "features_low": ((), max(low, 0.0)),
         "features_high": ((), high),
@@ -311,7 +291,7 @@ def _capacities(
 
 
 def _wilson(share: Array, count: int) -> tuple[Array, Array]:
-    z = 1.959963984540054
+    z = float(ndtri(0.5 + LEVEL / 2))
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) * z / (1 + z * z / count)
     return np.clip(middle - spread, 0, 1), np.clip(middle + spread, 0, 1)
@@ -343,12 +323,8 @@ class _Fresh:
 
     def result(self, features: float) -> dict[str, tuple[tuple[str, ...], Any]]:
         tested = sorted(self.shares)
-        nan = float("nan")
-        values = _capacities(int(self.owner[-1]) + 1, features, nan, nan)
-        for name in ("capacity_low", "capacity_high", "features_low", "features_high"):
-            values[name] = ((), nan)
         return {
-            **values,
+            **_capacities(int(self.owner[-1]) + 1, features, np.nan, np.nan),
             "undecided": ((), self.undecided),
             "n_features": (("n",), np.array(tested)),
             "separable_share": (("n",), np.array([self.shares[n] for n in tested])),

@@ -12,7 +12,7 @@ from scipy.special import bdtr
 
 import kernels
 from kernels import separability, simulated
-from kernels._input import as_generator_key
+from kernels._input import generator
 from kernels.conic import frame
 from tests import naive_kernels as naive
 
@@ -303,7 +303,7 @@ def test_projections_on_the_cone_agree_with_the_naive_twin():
         label_of = simulated.labeller("balanced", 8, 5, 2)
         data = frame(np.concatenate(list(manifolds), axis=1))
         for draw in range(5):
-            t = as_generator_key(2, 4, draw).standard_normal(len(data))
+            t = generator(2, 4, draw).standard_normal(len(data))
             expected = naive.sq_projection_on_cone(data * np.repeat(label_of(draw), 4), t)
             assert found["sq_projection"][draw] == pytest.approx(expected, rel=1e-9)
         assert found["kkt_residual"] < 1e-12
