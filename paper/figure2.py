@@ -67,7 +67,7 @@ def _densities(
         middle = float(np.mean([g.mean() for g in values]))
         axes.axvline(middle, color=colour, linewidth=1, linestyle=":")
         axes.text(
-            0.97, 0.9 - 0.12 * list(gaps).index(name), f"{style.NAMES[name]}: mean {middle:.2f}",
+            0.97, 0.9 - 0.12 * list(gaps).index(name), f"{stored.label(name)}: mean {middle:.2f}",
             color=colour, transform=axes.transAxes, ha="right", weight="bold",
         )  # fmt: skip
     axes.set(xlim=(0, edges[-1]), ylim=(0, None), xlabel="logit gap", ylabel="density")
@@ -86,7 +86,7 @@ def _accuracies(
         axes.plot(middle[drawn], mean, color=colour, linewidth=1.6)
         at = len(mean) // 2 if name == "st" else -1
         axes.annotate(
-            style.NAMES[name], (middle[drawn][at], mean[at]), xytext=(6, 4),
+            stored.label(name), (middle[drawn][at], mean[at]), xytext=(6, 4),
             textcoords="offset points", color=colour, weight="bold", clip_on=False,
         )  # fmt: skip
     axes.set(xlim=(0, edges[-1]), ylim=(-3, 103), xlabel="logit gap")

@@ -25,7 +25,7 @@ def make() -> Figure:
     labels = stored.labels_of(everyone)
     confidence = np.array([statistics.log_confidence(each["logits"].values) for each in everyone])
     matrix = 100 * statistics.disagreement_matrix(confidence, labels)
-    names = [style.NAMES[name] for name in ("st", "at") for _ in runs[name]]
+    names = [stored.label(name) for name in ("st", "at") for _ in runs[name]]
     seeds = [int(each.attrs["seed"]) for each in everyone]
     errors = {name: _errors(runs[name], labels) for name in ("st", "at")}
     overlaps = overlap_of_pairs(runs, labels)
@@ -103,7 +103,7 @@ def _error_curves(axes: Any, errors: dict[str, dict[str, NDArray[np.float64]]]) 
             axes.errorbar(
                 k, mean, spread, color=style.COLOURS[name], linestyle=line, marker="o",
                 markersize=3, linewidth=1.3, markerfacecolor="white" if line == "--" else None,
-                label=f"{style.NAMES[name]}, {kind}",
+                label=f"{stored.label(name)}, {kind}",
             )  # fmt: skip
     axes.legend(fontsize=8)
     axes.set(xlabel="rank k of the wrongly predicted class", ylabel="errors (%)", ylim=(0, None))
@@ -173,7 +173,7 @@ def _text(
         kinds.setdefault("-".join(sorted((names[i], names[j]))), []).append(matrix[i, j])
     between = ", ".join(f"{name} {np.mean(values):.1f} %" for name, values in kinds.items())
     second = ", ".join(
-        f"{style.NAMES[name]} {kinds['natural'].mean(0)[1]:.0f} % natural and "
+        f"{stored.label(name)} {kinds['natural'].mean(0)[1]:.0f} % natural and "
         f"{kinds['adversarial'].mean(0)[1]:.0f} % adversarial"
         for name, kinds in errors.items()
     )

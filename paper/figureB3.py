@@ -41,7 +41,7 @@ def make() -> Figure:
                 style.tile(axes, pictures[neighbour], x + 1.1 * column, 1.1 * row, framed=other)
     axes.text(0, 0.12, "seed", va="bottom")
     for name, x in begins.items():
-        text = f"nearest in {style.NAMES[name]}"
+        text = f"nearest in {stored.label(name)}"
         axes.text(x, 0.12, text, va="bottom", color=style.COLOURS[name], weight="bold")
     style.album(axes, begins["at"] + 1.1 * COUNT - 0.1, 1.1 * len(seeds) - 0.1)
     return figure

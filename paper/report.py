@@ -1,7 +1,7 @@
 """The report: one HTML file with every artefact, the verdicts beside it, and an explorer.
 
-The charts of the explorer are drawn by 250 lines of its own script: they redraw at every key
-press, and the smallest of the plotting libraries that can be embedded is three times the page.
+The charts of the explorer are drawn by a short script of its own: they redraw at every key press,
+and a plotting library would be most of the page.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from PIL import Image
 
 from paper import stored, style, tables
 from paper.__main__ import is_up_to_date, make
-from repro import claims, paths, recipes, statistics, store
+from repro import claims, paths, recipes, store
 from repro.errors import ReproError
+from repro.measures import QUANTITIES
 
 WEB = Path(__file__).with_name("web")
 SURPRISING = 10
@@ -200,9 +201,8 @@ def explorer() -> dict[str, Any]:
     count = len(pictures)
     labels = datasets[0]["label"].values[:count]
     units, runs = [], []
-    quantities = {"max": statistics.max_logit, "gap": statistics.logit_gap}
     values = {
-        name: [of(each["logits"].values) for each in datasets] for name, of in quantities.items()
+        name: [of(each["logits"].values) for each in datasets] for name, of in QUANTITIES.items()
     }
     bins = {
         name: {
@@ -224,7 +224,7 @@ def explorer() -> dict[str, Any]:
                 "scale": unit,
                 "logits": base64.b64encode(np.rint(both / unit).astype("<i2").tobytes()).decode(),
                 "robust": "".join("01"[int(r)] for r in each["robust"].values[-1, :count]),
-                **{name: _shares(values[name][i], bins[name]) for name in quantities},
+                **{name: _shares(values[name][i], bins[name]) for name in QUANTITIES},
             }
         )
     names = [store.recipe_of(each)["name"] for each in datasets]
@@ -249,7 +249,7 @@ def explorer() -> dict[str, Any]:
 
 def _label(dataset: xr.Dataset) -> str:
     name = store.recipe_of(dataset)["name"]
-    network = {"st": "ST", "at": "AT"}.get(name, f"student {name}")
+    network = stored.label(name) if name in recipes.TEACHERS else f"student {name}"
     return f"{network}, seed {dataset.attrs['seed']}"
 
 

@@ -31,7 +31,6 @@ STYLE: dict[Any, Any] = {
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#777777"
 COLOURS = {"st": BLUE, "at": ORANGE}
-NAMES = {"st": "ST", "at": "AT"}
 
 LINE_INCHES = 0.145
 """Height of a line of the caption."""

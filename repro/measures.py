@@ -320,14 +320,8 @@ class Measures:
 
         def values(one: xr.Dataset, other: xr.Dataset) -> Array:
             labels = one["label"].values
-            apart = np.zeros(len(labels))
-            for each in np.unique(labels):
-                members = labels == each
-                ranks = [
-                    statistics.relative_ranks(confidence(d["logits"].values[members]))
-                    for d in (one, other)
-                ]
-                apart[members] = np.abs(ranks[0] - ranks[1]) > 0.5
+            left, right = (confidence(d["logits"].values) for d in (one, other))
+            apart = statistics.ranked_far_apart(left, right, labels)
             counted = np.ones(len(labels))
             if label is not None:
                 counted = labels == one["class"].values.tolist().index(label)
@@ -394,11 +388,15 @@ class Measures:
     def neighbour_distance(self, by: str, name: str) -> Estimate:
         """Return the mean ``"colour"`` or ``"shape"`` distance to the five nearest images."""
         pictures = self._pictures()
-        distance = {"colour": statistics.colour_distance, "shape": statistics.shape_distance}[by]
+        edges = statistics.edge_thumbnails(pictures) if by == "shape" else None
 
         def values(data: xr.Dataset) -> Array:
             near = self._nearest(data, len(pictures))
-            return resampled(distance(pictures[:, None], pictures[near]).mean(1))
+            if edges is None:
+                distance = statistics.colour_distance(pictures[:, None], pictures[near])
+            else:
+                distance = statistics.correlation_distance(edges[:, None], edges[near])
+            return resampled(distance.mean(1))
 
         return replace(self._each(name, values), images=len(pictures))
 

@@ -176,12 +176,34 @@ def rank_disagreement(
     ndarray, shape (classes that occur,)
         By class number.
     """
-    shares = []
+    apart = ranked_far_apart(first, second, labels, threshold)
+    return np.array([apart[labels == label].mean() for label in np.unique(labels)])
+
+
+def ranked_far_apart(
+    first: NDArray[np.floating],
+    second: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    threshold: float = 0.5,
+) -> NDArray[np.bool_]:
+    """Return which samples two networks rank far apart, as `rank_disagreement` counts them.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (n,)
+    labels : ndarray of int, shape (n,)
+    threshold : float
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    apart = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = labels == label
         difference = np.abs(_ranks(first[members]) - _ranks(second[members]))
-        shares.append(np.mean(difference > threshold * (members.sum() - 1)))
-    return np.array(shares)
+        apart[members] = difference > threshold * (members.sum() - 1)
+    return apart
 
 
 def disagreement_matrix(

@@ -14,6 +14,7 @@ import kernels
 from kernels import separability, simulated
 from kernels._input import generator
 from kernels.conic import frame
+from repro.audit import ellipsoids
 from tests import naive_kernels as naive
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
@@ -330,36 +331,15 @@ def test_conic_capacity_needs_two_draws():
 # The three estimators
 
 
-def balls(count, points, dimension, radius, seed=0):
-    rng = np.random.default_rng(seed)
-    features = count * (dimension + 1)
-    result = []
-    for _ in range(count):
-        middle = rng.standard_normal(features)
-        basis = np.linalg.qr(rng.standard_normal((features, dimension)))[0]
-        on_sphere = rng.standard_normal((dimension, points))
-        on_sphere *= radius / np.linalg.norm(on_sphere, axis=0)
-        result.append((middle / np.linalg.norm(middle))[:, None] + basis @ on_sphere)
-    return result
-
-
-def ellipsoids(count, points, seed=0):
-    rng = np.random.default_rng(seed)
-    axes = np.array([0.8, 0.5, 0.3, 0.2, 0.1])[:, None]
-    result = []
-    for manifold in balls(count, points, 5, 1.0, seed):
-        middle = rng.standard_normal(len(manifold))
-        basis = np.linalg.qr(rng.standard_normal((len(manifold), 5)))[0]
-        on_sphere = rng.standard_normal((5, points))
-        on_sphere *= axes / np.linalg.norm(on_sphere, axis=0)
-        result.append((middle / np.linalg.norm(middle))[:, None] + basis @ on_sphere)
-    return result
-
-
 @pytest.mark.skipif(not JIT, reason="a matter of numbers, not of code paths")
 @pytest.mark.parametrize(
     "manifolds",
-    [balls(30, 12, 3, 0.5), balls(30, 12, 4, 1.0), ellipsoids(30, 12), clouds(30, 120, 10, 0.4)],
+    [
+        ellipsoids(30, 12, [0.5] * 3),
+        ellipsoids(30, 12, [1.0] * 4),
+        ellipsoids(30, 12, [0.8, 0.5, 0.3, 0.2, 0.1]),
+        clouds(30, 120, 10, 0.4),
+    ],
     ids=["balls", "large balls", "ellipsoids", "gaussian clouds"],
 )
 def test_the_three_estimators_agree(manifolds):

@@ -17,6 +17,7 @@ import kernels
 import kernels.replica
 from kernels import anchors, centers, separability, simulated
 from kernels._parallel import for_each
+from repro.audit import ellipsoids
 
 cvxopt = pytest.importorskip("cvxopt", reason="pip install cvxopt, to compare with its solver")
 SVC = pytest.importorskip("sklearn.svm", reason="pip install scikit-learn, to compare").SVC
@@ -27,19 +28,6 @@ def features(count, features, points, seed=0):
     rng = np.random.default_rng(seed)
     middles = rng.standard_normal((count, features, 1))
     return np.maximum(middles + 0.5 * rng.standard_normal((count, features, points)), 0)
-
-
-def balls(count, points, dimension, radius, seed=0):
-    rng = np.random.default_rng(seed)
-    size = count * (dimension + 1)
-    result = []
-    for _ in range(count):
-        middle = rng.standard_normal(size)
-        basis = np.linalg.qr(rng.standard_normal((size, dimension)))[0]
-        on_sphere = rng.standard_normal((dimension, points))
-        on_sphere *= radius / np.linalg.norm(on_sphere, axis=0)
-        result.append((middle / np.linalg.norm(middle))[:, None] + basis @ on_sphere)
-    return result
 
 
 # Anchor solves
@@ -329,7 +317,8 @@ def fresh_bisection(manifolds, repeats):
 def test_simulated_capacity(benchmark, method, case):
     """The public procedure with 2 repeats per n: at equal interval width it needs about 100."""
     benchmark.group = "simulated capacity of balls (P, M, D, R) = " + str(case)
-    manifolds = balls(*case)
+    count, points, dimension, radius = case
+    manifolds = ellipsoids(count, points, [radius] * dimension)
     if method.startswith("kernel"):
         found = benchmark.pedantic(
             simulated.simulated_capacity, (manifolds,), rounds=2, warmup_rounds=0

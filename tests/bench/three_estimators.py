@@ -17,28 +17,14 @@ import kernels
 from kernels import anchors
 from kernels._parallel import for_each
 from repro import paths
+from repro.audit import ellipsoids
 
 COLOURS = {"mean-field theory": "#0072b2", "conic geometry": "#d55e00", "simulation": "#222222"}
 
 
-def ellipsoid_manifolds(count, points, axes, seed=0):
-    """Points on ellipsoids around centres in random directions of length one."""
-    rng = np.random.default_rng(seed)
-    size = len(axes)
-    features = count * (size + 1)
-    result = []
-    for _ in range(count):
-        middle = rng.standard_normal(features)
-        basis = np.linalg.qr(rng.standard_normal((features, size)))[0]
-        on_sphere = rng.standard_normal((size, points))
-        on_sphere *= np.asarray(axes)[:, None] / np.linalg.norm(on_sphere, axis=0)
-        result.append((middle / np.linalg.norm(middle))[:, None] + basis @ on_sphere)
-    return result
-
-
 def gaussian_clouds(count, points, size, radius, seed=0):
     """Gaussian clouds of mean radius `radius` in random subspaces."""
-    clouds = ellipsoid_manifolds(count, points, np.ones(size), seed)
+    clouds = ellipsoids(count, points, np.ones(size), seed)
     rng = np.random.default_rng(seed + 1)
     return [
         cloud.mean(axis=1, keepdims=True)
@@ -49,12 +35,12 @@ def gaussian_clouds(count, points, size, radius, seed=0):
 
 
 CASES = {
-    "ball\nD=2 R=0.5": (ellipsoid_manifolds(40, 30, [0.5] * 2), kernels.ball_capacity(0.5, 2)),
-    "ball\nD=3 R=0.5": (ellipsoid_manifolds(40, 60, [0.5] * 3), kernels.ball_capacity(0.5, 3)),
-    "ball\nD=2 R=1": (ellipsoid_manifolds(40, 30, [1.0] * 2), kernels.ball_capacity(1, 2)),
-    "ball\nD=3 R=2": (ellipsoid_manifolds(40, 80, [2.0] * 3), kernels.ball_capacity(2, 3)),
-    "ellipsoid\n1 .5 .2": (ellipsoid_manifolds(40, 40, [1, 0.5, 0.2]), None),
-    "ellipsoid\n.8 … .1": (ellipsoid_manifolds(40, 20, [0.8, 0.5, 0.3, 0.2, 0.1]), None),
+    "ball\nD=2 R=0.5": (ellipsoids(40, 30, [0.5] * 2), kernels.ball_capacity(0.5, 2)),
+    "ball\nD=3 R=0.5": (ellipsoids(40, 60, [0.5] * 3), kernels.ball_capacity(0.5, 3)),
+    "ball\nD=2 R=1": (ellipsoids(40, 30, [1.0] * 2), kernels.ball_capacity(1, 2)),
+    "ball\nD=3 R=2": (ellipsoids(40, 80, [2.0] * 3), kernels.ball_capacity(2, 3)),
+    "ellipsoid\n1 .5 .2": (ellipsoids(40, 40, [1, 0.5, 0.2]), None),
+    "ellipsoid\n.8 … .1": (ellipsoids(40, 20, [0.8, 0.5, 0.3, 0.2, 0.1]), None),
     "cloud\nD=5 R=0.5": (gaussian_clouds(40, 20, 5, 0.5), None),
     "cloud\nD=10 R=1": (gaussian_clouds(40, 20, 10, 1.0), None),
 }
