@@ -27,6 +27,8 @@ def point_capacity(kappa: float = 0.0) -> float:
     float
         Points per feature.
     """
+    if not np.isfinite(kappa):
+        raise ValueError(f"kappa: expected a finite margin, got {kappa}")
     if kappa < -5:  # Mills' ratio, where the closed form is a difference of nearly equal numbers
         from scipy.integrate import quad
 
@@ -62,8 +64,11 @@ def ball_capacity(
     float
         Balls per feature.
     """
-    if radius < 0 or dimension <= 0:
-        raise ValueError(f"expected radius >= 0 and dimension > 0, got {radius} and {dimension}")
+    if not (0 <= radius < np.inf and 0 < dimension < np.inf and np.isfinite(kappa)):
+        raise ValueError(
+            f"expected radius >= 0, dimension > 0 and a margin, all finite, got {radius}, "
+            f"{dimension} and {kappa}"
+        )
     if approximation == "paper":
         return (1 + radius**2) * point_capacity(kappa + radius * float(np.sqrt(dimension)))
     if approximation != "exact":

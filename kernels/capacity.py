@@ -211,6 +211,8 @@ def _check(
                 f"t_vecs[{i}]: expected shape (min(N, M) + 1, n_t) = {expected}, got "
                 f"{np.shape(vectors)}"
             )
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"t_vecs[{i}]: expected finite values, got NaN or infinity")
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,15 @@ def coordinates(centers: Array) -> tuple[Array, Array]:
     Raises
     ------
     ValueError
-        If all centres coincide.
+        If there are fewer than two, a value is not finite, or all coincide.
     """
+    centers = np.asarray(centers, np.float64)
+    if centers.ndim != 2 or centers.shape[0] < 1 or centers.shape[1] < 2:
+        raise ValueError(
+            f"centers: expected an array (N features, P >= 2 centres), got shape {centers.shape}"
+        )
+    if not np.isfinite(centers).all():
+        raise ValueError("centers: expected finite values, got NaN or infinity")
     deviations = centers - centers.mean(axis=1, keepdims=True)
     variances, vectors = np.linalg.eigh(deviations.T @ deviations)
     kept = np.flatnonzero(variances > 1e-12 * max(variances[-1], 0.0))[::-1]

@@ -72,8 +72,8 @@ def conic_capacity(
     reach = float(stdtrit(draws - 1, 0.5 + LEVEL / 2)) * se
     return Result(
         {
-            "capacity": ((), count / mean),
-            "capacity_low": ((), count / (mean + reach)),
+            "capacity": ((), count / mean if mean > 0 else np.inf),
+            "capacity_low": ((), count / (mean + reach) if mean > 0 else 0.0),
             "capacity_high": ((), count / (mean - reach) if mean > reach else np.inf),
             "statistical_dimension": ((), mean),
             "statistical_dimension_se": ((), se),
@@ -90,7 +90,10 @@ def frame(data: Array) -> Array:
 
     Cones do not change by scaling, and only inner products matter.
     """
-    data = data / (np.sqrt(np.einsum("ij,ij->", data, data) / data.shape[1]) or 1.0)
+    length = np.sqrt(np.einsum("ij,ij->", data, data) / data.shape[1])
+    if length == 0.0:
+        raise ValueError("expected points off the origin, got zeros only, whose cones are points")
+    data = data / length
     if len(data) > data.shape[1]:
         data = qr(data, mode="r", check_finite=False)[0][: data.shape[1]]
     return data

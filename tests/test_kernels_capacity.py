@@ -271,6 +271,20 @@ def test_few_manifolds_leave_at_least_one_direction(count):
     assert np.isfinite(result["capacity"]).all()
 
 
+@pytest.mark.parametrize(
+    ("middles", "message"),
+    [
+        (np.ones(4), r"expected an array \(N features, P >= 2 centres\), got shape \(4,\)"),
+        (np.ones((4, 1)), r"got shape \(4, 1\)"),
+        (np.full((3, 4), np.nan), "centers: expected finite values"),
+    ],
+)
+@pytest.mark.parametrize("function", [kernels.center_correlation, kernels.low_rank])
+def test_bad_centres(function, middles, message):
+    with pytest.raises(ValueError, match=message):
+        function(middles)
+
+
 def test_coinciding_centres_have_no_correlation():
     with pytest.raises(ValueError, match="all centres coincide"):
         kernels.center_correlation(np.ones((3, 4)))
@@ -360,6 +374,7 @@ GOOD = clouds(3)
         (GOOD, {"definition": "matlab"}, "definition: expected 'paper' or 'package'"),
         (GOOD, {"t_vecs": [np.ones((7, 300))]}, "t_vecs: expected 3 arrays"),
         (GOOD, {"t_vecs": [np.ones((6, 300))] * 3}, r"t_vecs\[0\]: expected shape .* \(7, 300\)"),
+        (GOOD, {"t_vecs": [np.full((7, 300), np.nan)] * 3}, r"t_vecs\[0\]: expected finite"),
         (GOOD[:, :1], {}, "at least 2 features"),
     ],
 )

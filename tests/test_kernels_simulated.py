@@ -323,6 +323,11 @@ def test_conic_capacity_of_an_orthant_is_known():
     np.testing.assert_array_equal(one["sq_projection"], two["sq_projection"])
 
 
+def test_cones_of_nothing_have_no_capacity():
+    with pytest.raises(ValueError, match="expected points off the origin, got zeros only"):
+        kernels.conic_capacity(np.zeros((3, 2, 2)))
+
+
 def test_conic_capacity_needs_two_draws():
     with pytest.raises(ValueError, match="draws: expected at least 2"):
         kernels.conic_capacity(clouds(), draws=1)
@@ -401,6 +406,11 @@ def test_ball_capacity_agrees_with_sampling(radius, dimension, kappa):
     assert 1 / kernels.ball_capacity(radius, dimension, kappa) == pytest.approx(mean, abs=5 * error)
 
 
+def test_a_margin_is_a_number():
+    with pytest.raises(ValueError, match="kappa: expected a finite margin, got nan"):
+        kernels.point_capacity(np.nan)
+
+
 def test_the_papers_approximations_of_ball_capacity():
     """α_Ball tends to the truth for many dimensions; without 1 + R² it does not."""
     errors = [
@@ -415,7 +425,13 @@ def test_the_papers_approximations_of_ball_capacity():
     )
 
 
-@pytest.mark.parametrize("options", [{"radius": -1}, {"dimension": 0}, {"approximation": "fast"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"radius": -1}, {"dimension": 0}, {"approximation": "fast"}, {"radius": np.nan},
+        {"dimension": np.inf}, {"kappa": np.nan},
+    ],
+)  # fmt: skip
 def test_bad_balls(options):
     with pytest.raises(ValueError, match="expected"):
         kernels.ball_capacity(**{"radius": 1, "dimension": 2} | options)
