@@ -80,8 +80,12 @@ def separable(points: ArrayLike, labels: ArrayLike, bias: bool = True) -> Separa
     Raises
     ------
     ValueError
-        If shapes do not fit, a value is not finite, or a label is neither +1 nor -1.
+        If shapes do not fit, a value is not a finite real number, or a label is neither +1
+        nor -1.
     """
+    for name, given in (("points", points), ("labels", labels)):
+        if (kind := np.asarray(given).dtype).kind not in "bfiu":
+            raise ValueError(f"{name}: expected real numbers, got dtype {kind}")
     x, y = np.asarray(points, np.float64), np.asarray(labels, np.float64)
     if x.ndim != 2 or 0 in x.shape or y.shape != x.shape[1:]:
         raise ValueError(

@@ -131,7 +131,7 @@ def labeller(
         rng = generator(seed, 2, draw)
         if labels == "independent":
             while True:
-                signs = rng.choice([-1.0, 1.0], count)
+                signs = rng.choice(np.array([-1.0, 1.0]), count)
                 if abs(signs.sum()) < count:
                     return signs
         positive = count // 2 if labels == "balanced" else 1

@@ -24,6 +24,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "legend.frameon": False,
+    "figure.dpi": 150,
     "savefig.dpi": 150,
     "pdf.fonttype": 42,
 }
@@ -63,7 +64,7 @@ def canvas(width: float, height: float, text: str) -> Figure:
 
 def mean_and_spread(
     values: NDArray[np.floating],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Return mean and sample standard deviation over rows; the latter zero for one row."""
     spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
     return values.mean(0), spread
@@ -97,11 +98,26 @@ def album(axes: Any, columns: float, rows: float) -> None:
     axes.set_axis_off()
 
 
+def _settle(figure: Figure) -> None:
+    """Lay a figure out and round the places of its axes.
+
+    The layout's solver may end some 1e-16 beside where it ended before, which a PDF shows
+    wherever a coordinate lies between two of its last digits. Axes of equal aspect find their
+    place in the second drawing only.
+    """
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6).tolist())
+
+
 def save(name: str, make: Callable[[], Figure]) -> None:
     """Make a figure and write it as PDF and PNG, and its caption as text, to the build folder."""
     folder = paths.build() / "figures"
     with mpl.rc_context(STYLE):
         figure = make()
+        _settle(figure)
         for suffix in (".pdf", ".png"):
             with paths.atomic(folder / f"{name}{suffix}") as temporary:
                 # The date would make every PDF a different file.

@@ -93,7 +93,7 @@ def test_degenerate_sets():
     assert found.multipliers[0] == 1
 
 
-def test_small_margins_are_found_and_tiny_ones_are_not_guessed():
+def test_small_margins_are_found_and_checked():
     rng = np.random.default_rng(1)
     answers = {}
     for margin in (1e-3, 1e-6, 1e-9, 1e-15):
@@ -106,7 +106,14 @@ def test_small_margins_are_found_and_tiny_ones_are_not_guessed():
             check(found, points, labels, True)
     assert answers[1e-3]
     assert answers[1e-6]
-    assert answers[1e-15] is not True or margin > 0
+
+
+@pytest.mark.parametrize("what", ["points", "labels"])
+def test_complex_numbers_are_refused(what):
+    given = {"points": np.array([[0.0, 1.0]]), "labels": np.array([-1, 1])}
+    given[what] = given[what] + 0j
+    with pytest.raises(ValueError, match=f"{what}: expected real numbers, got dtype complex"):
+        kernels.separable(**given)
 
 
 def test_an_exhausted_search_is_undecided(monkeypatch):
