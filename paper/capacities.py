@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from paper import stored, style
-from repro import capacity
+from repro import recipes
 
 COLOURS = {
     "st": style.BLUE, "at": style.ORANGE, "normal": style.GREEN, "fix-1-average": "#e69f00",
@@ -25,7 +25,7 @@ def networks(artefact: str) -> stored.Runs:
         With the command that makes what is missing.
     """
     try:
-        return stored.runs("capacity", artefact, capacity.NETWORKS)
+        return stored.runs("capacity", artefact, recipes.FIGURE5)
     except stored.MissingDataset as error:
         told = str(error).replace(f"repro run {artefact}", "repro manifolds")
         raise stored.MissingDataset(told) from error

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from paper import capacities, style
-from repro import capacity
+from repro import capacity, recipes
 
 PANELS = {
     "combined_capacity": ("capacity", "manifolds per feature"),
@@ -39,7 +39,7 @@ def make() -> Figure:
     for axes, letter, (quantity, (title, unit)) in zip(
         panels.flat, "ABCD", PANELS.items(), strict=True
     ):
-        for network in capacity.NETWORKS:
+        for network in recipes.FIGURE5:
             mean, spread = style.mean_and_spread(capacities.by_seed(runs[network], quantity))
             colour = capacities.COLOURS[network]
             axes.plot(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from paper import capacities, style
-from repro import capacity
+from repro import capacity, recipes
 
 PAIRS = (
     ("simulated", "theory", "simulated capacity, with bias", "mean-field (MFTMA) capacity"),
@@ -27,7 +27,7 @@ def make() -> Figure:
             for dataset in runs[network]
             for layer in dataset["layer"].values
         ]
-        for network in capacity.NETWORKS
+        for network in recipes.FIGURE5
     }
     first = runs["at"][0]
     everything = [each for some in points.values() for each in some]

@@ -6,13 +6,15 @@ claims, audit) reads datasets of kind ``capacity``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtri
+
+from repro.recipes import Recipe, base
 
 Array = NDArray[np.float64]
 Kind = Literal["adversarial", "random", "class"]
@@ -23,9 +25,6 @@ LAYERS = ("input", "stem", *BLOCKS, "pool", "logits")
 
 SIMULATED_LAYERS = ("input", "stem", *BLOCKS)
 """Layers with so many more features than exemplars that a simulation finds its capacity."""
-
-NETWORKS = ("st", "at", "normal", "fix-1-average", "correct-fix-1", "hybrid")
-"""Figure 5's: teachers, then students."""
 
 ROBUST = ("at", "normal", "fix-1-average")
 """Those of Figure 5 with non-zero adversarial accuracy in the paper; the others have none."""
@@ -67,6 +66,14 @@ class Settings:
     draws: int = 60
     largest: int = 2048
     seed: int = 0
+
+    @classmethod
+    def planned(cls, recipe: Recipe) -> Settings:
+        """Return the settings of a run's manifolds: the default, but for a rehearsal or a ball."""
+        default = cls(eps=recipe.eps, step=recipe.eps / 4)
+        if base(recipe.scale) != "miniature":
+            return default
+        return replace(default, exemplars=10, points=5, n_t=20, draws=5)
 
 
 def measure(points: NDArray[Any], settings: Settings, threads: int | None = None) -> xr.Dataset:

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro import paths
 from repro.errors import ReproError, brief
-from repro.network import ResNet18
-from repro.recipes import Recipe, parse
+from repro.network import build, laid_out
+from repro.recipes import parse
 
 
 @dataclass
@@ -89,18 +88,19 @@ class Checkpoint:
         """Hash of the names and values of the model's tensors."""
         return _seal({k: v for k, v in self.tensors.items() if k.startswith("model.")})
 
-    def model(self, classes: int) -> ResNet18:
+    def model(self, classes: int) -> nn.Module:
         """Return the network with these weights, in evaluation mode, channels last."""
-        network = ResNet18(classes, int(self.recipe["width"]))
+        recipe = parse(self.recipe)
+        network = build(recipe.network, classes, recipe.width)
         weights = {k[6:]: v for k, v in self.tensors.items() if k.startswith("model.")}
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise ReproError(
-                f"checkpoint of {self.recipe.get('name')}: weights do not fit a ResNet-18 of "
-                f"width {self.recipe['width']} with {classes} classes"
+                f"checkpoint of {recipe.name}: weights do not fit a {recipe.network} of width "
+                f"{recipe.width} with {classes} classes"
             ) from error
-        return network.eval().to(memory_format=torch.channels_last)
+        return laid_out(network.eval())
 
 
 def _seal(tensors: dict[str, Tensor], text: str = "") -> str:
@@ -108,18 +108,3 @@ def _seal(tensors: dict[str, Tensor], text: str = "") -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def folder(recipe: Recipe, seed: int) -> Path:
-    """Folder of the checkpoints of a run, in the cache."""
-    return paths.cache() / "runs" / recipe.run(seed)
-
-
-def epoch_file(recipe: Recipe, seed: int, epoch: int) -> Path:
-    """Path of the checkpoint after `epoch` epochs."""
-    return folder(recipe, seed) / f"epoch-{epoch:03d}.safetensors"
-
-
-def rolling_file(recipe: Recipe, seed: int) -> Path:
-    """Path of the checkpoint that a killed run resumes from."""
-    return folder(recipe, seed) / "rolling.safetensors"

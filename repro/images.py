@@ -5,6 +5,7 @@ No torch here: a figure that shows a picture needs only numpy and Pillow.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -170,7 +171,7 @@ def spec_of(dataset: str) -> Spec:
     return SPECS[dataset]
 
 
-def load(dataset: str, part: str, folder: Path | None = None) -> ImageSet:
+def load(dataset: str, part: str, folder: Path | None = None, limit: int | None = None) -> ImageSet:
     """Return one part of a data set, fetching it first where it is not cached.
 
     Parameters
@@ -180,7 +181,10 @@ def load(dataset: str, part: str, folder: Path | None = None) -> ImageSet:
         Of CIFAR-10, ``"train"`` is the 45,000 images left when 500 of each class are set aside
         for ``"validation"`` (paper, A.2) by the fixed seed `SPLIT_SEED`; of CIFAR-100 all.
     folder : Path, optional
-        A local copy to prefer: the original batches, their tarball, or PNG sheets.
+        A local copy to prefer: the original batches, their tarball, or PNG sheets, there or in
+        a folder of the data set's name in it. Read once in the life of the process.
+    limit : int, optional
+        Only the first so many images of the part.
 
     Raises
     ------
@@ -191,12 +195,21 @@ def load(dataset: str, part: str, folder: Path | None = None) -> ImageSet:
     if part not in ("train", "validation", "test"):
         raise ReproError(f"unknown part {part!r}: expected train, validation or test")
     source = "test" if part == "test" else "train"
-    images, labels = fetch(spec, folder)[source]
+    content = tuple(spec.sha256.items())
+    images, labels = _fetched(dataset, content, folder, paths.cache())[source]
     whole = ImageSet(images, labels, np.arange(len(labels)), spec.classes, spec.sha256[source])
     if part == "test":
-        return whole
+        return whole if limit is None else whole.take(whole.index[:limit])
     training, validation = split(labels, spec.validation_per_class)
-    return whole.take(training if part == "train" else validation)
+    return whole.take((training if part == "train" else validation)[:limit])
+
+
+@functools.lru_cache(maxsize=2)
+def _fetched(
+    dataset: str, content: tuple[tuple[str, str], ...], folder: Path | None, cache: Path
+) -> dict[str, Arrays]:
+    """Return what `fetch` does; the other arguments only tell one copy from another."""
+    return fetch(spec_of(dataset), folder)
 
 
 def split(
@@ -229,7 +242,7 @@ def fetch(spec: Spec, folder: Path | None = None) -> dict[str, Arrays]:
     """
     if folder is not None:
         return _verified(spec, _read_folder(spec, folder), str(folder))
-    cached = paths.cache() / "images" / f"{spec.name}.npz"
+    cached = cached_file(spec.name)
     if cached.exists():
         return _verified(spec, _read_npz(cached), str(cached))
     faults = []
@@ -243,16 +256,26 @@ def fetch(spec: Spec, folder: Path | None = None) -> dict[str, Arrays]:
             except ReproError as error:
                 faults.append(f"{name}: {error}")
                 continue
-        arrays: dict[str, Any] = {}
-        for part, (images, labels) in parts.items():
-            arrays |= {f"{part}_images": images, f"{part}_labels": labels}
-        with paths.atomic(cached) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
+        write_cache(spec.name, parts)
         return parts
     raise ReproError(
         f"{spec.name} could not be had from any source ({'; '.join(faults)}); "
         f"give a folder that holds {spec.folder}, its tarball or PNG sheets with --images"
     )
+
+
+def cached_file(dataset: str) -> Path:
+    """Path of the images of a data set in the cache."""
+    return paths.cache() / "images" / f"{dataset}.npz"
+
+
+def write_cache(dataset: str, parts: Mapping[str, Arrays]) -> None:
+    """Write both parts of a data set to the cache, where `fetch` finds them."""
+    arrays: dict[str, Any] = {}
+    for part, (images, labels) in parts.items():
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels}
+    with paths.atomic(cached_file(dataset)) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def by_content(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Arrays:
@@ -305,6 +328,8 @@ def _read_folder(spec: Spec, folder: Path) -> dict[str, Arrays]:
         return _read_tarball(spec, folder)
     if not folder.is_dir():
         raise ReproError(f"{folder}: no such folder or file; expected a copy of {spec.name}")
+    if (folder / spec.name).is_dir():
+        folder = folder / spec.name
     for candidate in (folder / spec.folder, folder):
         if (candidate / spec.batches["test"][0]).exists():
             return _assemble(

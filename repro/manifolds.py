@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import importlib
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +22,6 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -35,7 +32,8 @@ from repro.capacity import LAYERS, Settings
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError, brief
 from repro.images import ImageSet
-from repro.network import ResNet18, laid_out
+from repro.network import ResNet18
+from repro.precision import strict_float32
 from repro.randomness import generator
 from repro.recipes import PGD
 from repro.training import Machine
@@ -50,7 +48,7 @@ def stored_images(dataset: str) -> ImageSet:
     if not sheet.is_file():
         raise ReproError(f"{sheet} is missing; make it with 'repro fetch --dataset {dataset}'")
     pixels = images.read_sheet(sheet)
-    for path in sorted((paths.data() / "logits").glob(f"{dataset}-*.nc")):
+    for path in sorted((paths.data() / "logits").glob(f"{dataset}-*{store.suffix()}")):
         stored = store.open_dataset(path, "logits")
         if np.array_equal(stored["index"].values[: len(pixels)], np.arange(len(pixels))):
             labels = stored["label"].values[: len(pixels)].astype(np.int64)
@@ -240,6 +238,7 @@ def activations(
     return {name: np.stack(each) for name, each in found.items()}, sizes
 
 
+@strict_float32()
 def analyse(
     model: nn.Module,
     data: ImageSet,
@@ -276,7 +275,7 @@ def analyse(
     layers = tuple(layers or default_layers(model))
     model = model.eval().to(machine.device)
     folder = paths.cache() / "manifolds" / f"{name}-{_key(model, data, settings, layers)}"
-    done = {layer: folder / f"{layer}.nc" for layer in layers}
+    done = {layer: folder / f"{layer}{store.suffix()}" for layer in layers}
     todo = [layer for layer in layers if not done[layer].exists()]
     if todo:
         began = time.monotonic()
@@ -302,14 +301,13 @@ def analyse(
             one["exemplar"] = ("manifold", np.array(numbers, np.int32))
             one["seconds"] = time.monotonic() - began
             one["seconds_activations"] = share
-            with paths.atomic(done[layer]) as temporary:
-                one.to_netcdf(temporary, engine="netcdf4")
+            store.write_file(one, done[layer])
             print(
                 f"{name} {layer:9s} capacity {float(one['combined_capacity']):.3f}, simulated "
                 f"{float(one['simulated_capacity']):.3f}, {float(one['seconds']):.1f} s",
                 file=sys.stderr,
             )
-    parts = [xr.load_dataset(done[layer], engine="netcdf4") for layer in layers]
+    parts = [store.read_file(done[layer]) for layer in layers]
     names = xr.Variable("layer", list(layers))
     dataset = xr.concat(parts, names, data_vars="all", coords="minimal", join="exact")
     dataset["exemplar"] = parts[0]["exemplar"]
@@ -329,12 +327,12 @@ def _key(model: nn.Module, data: ImageSet, settings: Settings, layers: Sequence[
 
 def recorded(
     checkpoint: Checkpoint,
+    data: ImageSet,
     settings: Settings,
     machine: Machine | None = None,
     threads: int | None = None,
 ) -> xr.Dataset:
-    """Return the dataset of kind ``capacity`` of one of our networks, on the stored images."""
-    data = stored_images(checkpoint.recipe["dataset"])
+    """Return the dataset of kind ``capacity`` of one of our networks, on these images."""
     model = checkpoint.model(len(data.classes))
     found = analyse(model, data, settings, checkpoint.run, None, machine, threads)
     return found.assign_attrs(record.attributes(checkpoint, "capacity", data))
@@ -369,109 +367,3 @@ def path_of(run: str, kind: str) -> Path:
     """Path of the stored capacities of a run; kinds but the paper's are in folders of their own."""
     stored = store.path_of("capacity", run)
     return stored if kind == "adversarial" else stored.parent / kind / stored.name
-
-
-# Networks of others
-
-
-def foreign(
-    weights: Path, factory: str, data: ImageSet, settings: Settings, layers: Sequence[str] | None
-) -> xr.Dataset:
-    """Return capacities of anybody's network, as a dataset of kind ``capacity``.
-
-    Parameters
-    ----------
-    weights : Path
-        A state dict: safetensors, or what ``torch.load`` reads with ``weights_only=True``.
-    factory : str
-        ``module:function``; the function returns the network, which takes pixels in [0, 1].
-    data : ImageSet
-        Where labels are -1, the network's own predictions are attacked.
-    settings : Settings
-    layers : sequence of str or None
-    """
-    model = _built(factory)
-    try:
-        model.load_state_dict(_state(weights))
-    except (RuntimeError, KeyError) as error:
-        raise ReproError(
-            f"{weights}: weights do not fit the network of {factory} ({brief(error)})"
-        ) from error
-    if (data.labels < 0).any():
-        predicted = record.natural_logits(model.eval(), data.images, "cpu").argmax(1)
-        data = dataclasses.replace(data, labels=predicted.astype(np.int64))
-    found = analyse(laid_out(model), data, settings, weights.stem, layers)
-    digest = paths.sha256(weights)
-    return found.assign_attrs(
-        {
-            "kind": "capacity", "run": weights.stem, "method": "given", "dataset": "given",
-            "data_sha256": data.sha256, "recipe": json.dumps({"name": weights.stem}),
-            "recipe_hash": digest[:16], "seed": settings.seed, "scale": "given",
-            "checkpoint_sha256": digest, **store.provenance(),
-        }
-    )  # fmt: skip
-
-
-def _built(factory: str) -> nn.Module:
-    module, _, function = factory.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        model = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ReproError(
-            f"--model {factory}: expected MODULE:FUNCTION, a function without arguments that "
-            f"returns a network ({brief(error)})"
-        ) from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(model, nn.Module):
-        raise ReproError(f"--model {factory}: expected a torch module, got {type(model).__name__}")
-    return model
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        state = loaded.get("state_dict", loaded)
-        return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    except Exception as error:
-        raise ReproError(
-            f"{path}: expected a state dict as safetensors or a weights-only .pt "
-            f"({brief(error)}); save model.state_dict()"
-        ) from error
-
-
-def given_images(path: Path) -> ImageSet:
-    """Return images of a folder (PNG, JPEG) or an ``.npz`` with ``images`` and maybe ``labels``.
-
-    Images are RGB and of one size, in an ``.npz`` uint8, shape (n, 3, rows, columns). Labels
-    that are not given are -1.
-    """
-    try:
-        if path.is_dir():
-            names = sorted(
-                p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")
-            )
-            opened = [np.asarray(Image.open(name).convert("RGB")) for name in names]
-            pixels = np.stack(opened).transpose(0, 3, 1, 2)
-            labels = None
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                pixels = file["images"]
-                labels = file["labels"] if "labels" in file.files else None
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(f"images are {pixels.dtype} of shape {pixels.shape}")
-        labels = np.full(len(pixels), -1) if labels is None else labels
-        if labels.shape != (len(pixels),):
-            raise ValueError(f"{len(pixels)} images, but labels of shape {labels.shape}")
-    except Exception as error:
-        raise ReproError(
-            f"{path}: expected a folder of equal-sized images or an .npz with uint8 images "
-            f"(n, 3, rows, columns) and maybe labels ({brief(error)})"
-        ) from error
-    pixels, labels = np.ascontiguousarray(pixels), labels.astype(np.int64)
-    return ImageSet(pixels, labels, np.arange(len(pixels)), (), images.content_hash(pixels, labels))

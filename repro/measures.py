@@ -197,7 +197,7 @@ COMBINATIONS: dict[str, Any] = {
     "log_correlation": _log_correlation,
     "blocks": capacity.BLOCKS,
     "simulated_layers": capacity.SIMULATED_LAYERS,
-    "figure5": capacity.NETWORKS,
+    "figure5": recipes.FIGURE5,
 }
 
 TERMS = (

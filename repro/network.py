@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import cast
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from repro.errors import ReproError
+from repro.errors import ReproError, brief
 
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
 PIXEL_STD = (0.2470, 0.2435, 0.2616)
@@ -65,6 +67,46 @@ class ResNet18(nn.Module):
         return images
 
 
+def build(name: str, classes: int, width: int = 64) -> nn.Module:
+    """Return a network for 32 x 32 images, with random weights, by name.
+
+    Parameters
+    ----------
+    name : str
+        ``"resnet18"``, that of the paper; any other ResNet, Wide ResNet or ResNeXt of
+        torchvision, or with ``timm:`` before it of timm; these get the same stem.
+    classes : int
+    width : int
+        Of ``"resnet18"``; the others have their own.
+
+    Raises
+    ------
+    ReproError
+        If there is no such network, or it is of another kind.
+    """
+    if name == "resnet18":
+        return ResNet18(classes, width)
+    library, _, rest = name.rpartition(":")
+    try:
+        if library == "timm":
+            import timm
+
+            inner = timm.create_model(rest, num_classes=classes)
+        elif library:
+            raise ValueError(f"no library {library!r}")
+        else:
+            inner = torchvision.models.get_model(rest, weights=None, num_classes=classes)
+        first, _ = inner.conv1, inner.maxpool
+        inner.conv1 = nn.Conv2d(3, first.out_channels, 3, padding=1, bias=False)
+        inner.maxpool = nn.Identity()
+    except (ImportError, ValueError, RuntimeError, AttributeError) as error:
+        raise ReproError(
+            f"network {name!r}: expected resnet18 or another ResNet of torchvision, as "
+            f"wide_resnet50_2, or of timm, as timm:resnet26 ({brief(error)})"
+        ) from error
+    return nn.Sequential(OrderedDict(normalise=Normalise(), network=inner))
+
+
 class Normalise(nn.Module):
     """Subtract the data set's mean and divide by its standard deviation, per channel."""
 
@@ -100,16 +142,31 @@ def frozen(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for block in list(model.modules()):
-        if isinstance(block, BasicBlock):
-            for convolution, norm in (("conv1", "bn1"), ("conv2", "bn2")):
-                fused = _fuse(getattr(block, convolution), getattr(block, norm))
-                setattr(block, convolution, fused)
-                setattr(block, norm, nn.Identity())
+        if isinstance(block, (BasicBlock, Bottleneck, ResNet)):
+            for number in "123":
+                convolution, norm = f"conv{number}", f"bn{number}"
+                if hasattr(block, norm):
+                    fused = _fuse(getattr(block, convolution), getattr(block, norm))
+                    setattr(block, convolution, fused)
+                    setattr(block, norm, nn.Identity())
         elif isinstance(block, nn.Sequential):
             pair = tuple(type(module) for module in block[:2])
             if pair == (nn.Conv2d, nn.BatchNorm2d):
                 block[0], block[1] = _fuse(block[0], block[1]), nn.Identity()
     return laid_out(model.requires_grad_(False))
+
+
+def cast_once(model: nn.Module, device_type: str) -> nn.Module:
+    """Cast the weights of a frozen network as the autocast in force would, if any is.
+
+    Autocast keeps the casts of weights that are trained only; others it would cast again in
+    every pass. The results have the same bits.
+    """
+    if torch.is_autocast_enabled(device_type):
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.to(torch.get_autocast_dtype(device_type))
+    return model
 
 
 def laid_out(model: nn.Module) -> nn.Module:

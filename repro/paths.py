@@ -8,6 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repro.recipes import Recipe
 
 try:
     import fcntl
@@ -31,6 +35,21 @@ def cache() -> Path:
 def build() -> Path:
     """Folder that figures and tables are written to (``REPRO_BUILD``)."""
     return Path(os.environ.get("REPRO_BUILD", ROOT / "build"))
+
+
+def run_folder(recipe: Recipe, seed: int) -> Path:
+    """Folder of the checkpoints of a run, in the cache."""
+    return cache() / "runs" / recipe.run(seed)
+
+
+def epoch_file(recipe: Recipe, seed: int, epoch: int) -> Path:
+    """Path of the checkpoint after `epoch` epochs."""
+    return run_folder(recipe, seed) / f"epoch-{epoch:03d}.safetensors"
+
+
+def rolling_file(recipe: Recipe, seed: int) -> Path:
+    """Path of the checkpoint that a killed run resumes from."""
+    return run_folder(recipe, seed) / "rolling.safetensors"
 
 
 @contextmanager

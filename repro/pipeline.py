@@ -13,18 +13,23 @@ import xarray as xr
 from repro import images as image_files
 from repro import manifolds, paths, record, store
 from repro.attack import Evaluation
+from repro.budget import Budget
 from repro.capacity import Settings
-from repro.checkpoints import Checkpoint, epoch_file
+from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
+from repro.paths import epoch_file
 from repro.randomness import key
-from repro.recipes import Recipe, evaluated_images, recipe
+from repro.recipes import FIGURE5, Recipe, base, evaluated_images, recipe
 from repro.recipes import plan as recipe_plan
+from repro.schedule import Job, known_epoch
 from repro.targets import MANIPULATIONS
 from repro.training import Machine, best_epoch, checkpoint_epochs, train
 
 KEPT_SEED = 0
-KEPT_RECIPES = (*recipe_plan("table2", "small"), "fix-1-average")
+KEPT_RECIPES = frozenset(recipe_plan("table2", "small")) | set(FIGURE5)
 """The runs whose checkpoints are stored beside the datasets: Table 2's and Figure 5's."""
+KEPT_SCALE = "small"
+"""Checkpoints of others are too large to be stored with the results."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,21 @@ class Options:
     machine: Machine = field(default_factory=Machine)
     images: Path | None = None
     save_every: float = 60.0
+    budget: Budget = field(default_factory=Budget)
+
+
+def do(job: Job, options: Options) -> Path:
+    """Return the path of the dataset that a job makes, making all that it needs."""
+    options.budget.check(f"{job.kind} of {job.run}")
+    if job.kind == "attack":
+        return recorded(job.recipe, job.seed, options)
+    if job.kind == "epochs":
+        return recorded_by_epoch(job.recipe, job.seed, options)
+    if job.kind == "manifolds":
+        return measured(job.recipe, job.seed, options, Settings.planned(job.recipe))
+    if not _is_done(job.path, job.recipe):
+        trained(job.recipe, job.seed, options, to_the_end=True)
+    return job.path
 
 
 def stored_checkpoint(run: str) -> Path:
@@ -41,17 +61,37 @@ def stored_checkpoint(run: str) -> Path:
     return paths.data() / "checkpoints" / f"{run}.safetensors"
 
 
-def trained(wanted: Recipe, seed: int, options: Options) -> Checkpoint:
+def trained(
+    wanted: Recipe,
+    seed: int,
+    options: Options,
+    *,
+    epoch: int | None = None,
+    to_the_end: bool = False,
+) -> Checkpoint:
     """Return the checkpoint of a run that is evaluated and taught from, training if need be.
 
     That is the last epoch, but for adversarial training the one with the best trade-off
     between natural and adversarial accuracy on the validation images, if there are any (paper,
-    section 3), or epoch 40 at the scale at which the paper found it.
+    section 3), or epoch 40 at the scale at which the paper found it. A run is trained no
+    further than is asked for; its log is stored once it is at its end. A process that wants what
+    another is training waits for it.
+
+    Parameters
+    ----------
+    wanted : Recipe
+    seed : int
+    options : Options
+    epoch : int, optional
+        Return the checkpoint after this epoch instead.
+    to_the_end : bool
+        Train all epochs, even if an earlier one is returned.
     """
+    known = epoch or known_epoch(wanted)
     stored = stored_checkpoint(wanted.run(seed))
-    if stored.exists():
+    if stored.exists() and not to_the_end:
         checkpoint = Checkpoint.load(stored)
-        if checkpoint.recipe_hash == wanted.hash:
+        if checkpoint.recipe_hash == wanted.hash and epoch in (None, checkpoint.epoch):
             return checkpoint
     log = store.path_of("log", wanted.run(seed))
     logged = _is_done(log, wanted)
@@ -59,62 +99,67 @@ def trained(wanted: Recipe, seed: int, options: Options) -> Checkpoint:
     targets = None
     if wanted.distillation is not None and not logged:
         targets, extra = student_targets(wanted, seed, options)
-    last = train(
-        wanted,
-        seed,
-        machine=options.machine,
-        images=options.images,
-        targets=targets,
-        save_every=options.save_every,
-    )
-    chosen = evaluated_epoch(wanted, last)
+    last = _train(wanted, seed, options, targets, None if to_the_end else known)
+    chosen = known or best_epoch(last.log)
     checkpoint = last
     if chosen != last.epoch:
         checkpoint = Checkpoint.load(epoch_file(wanted, seed, chosen))
-    extra |= {"evaluated_epoch": chosen, "evaluated_because": _reason(wanted)}
-    if not logged:
-        data = image_files.load(wanted.dataset, "train", options.images)
+    if not logged and last.epoch == wanted.epochs:
+        extra["evaluated_epoch"] = known_epoch(wanted) or best_epoch(last.log)
+        extra["evaluated_because"] = _reason(wanted)
+        data = _images(wanted, "train", options)
         with store.registering(log):
             store.write(record.log(last, wanted, data, extra), log)
-    if seed == KEPT_SEED and wanted.name in KEPT_RECIPES:
+    kept = wanted.scale == KEPT_SCALE and wanted.name in KEPT_RECIPES and seed == KEPT_SEED
+    if kept and epoch is None:
         with store.registering(stored):
             checkpoint.save(stored)
     return checkpoint
 
 
-def evaluated_epoch(wanted: Recipe, last: Checkpoint) -> int:
-    """Return the epoch whose checkpoint stands for the run."""
-    if wanted.pgd is None:
-        return last.epoch
-    if wanted.scale == "paper":
-        return 40
-    return best_epoch(last.log) if _validates(wanted) else last.epoch
+def _train(
+    wanted: Recipe,
+    seed: int,
+    options: Options,
+    targets: np.ndarray | None = None,
+    until: int | None = None,
+) -> Checkpoint:
+    """Train a run, or wait for the process that does."""
+    with paths.locked(paths.run_folder(wanted, seed)):
+        return train(
+            wanted,
+            seed,
+            machine=options.machine,
+            images=options.images,
+            targets=targets,
+            save_every=options.save_every,
+            until=until,
+            budget=options.budget,
+        )
 
 
-def _validates(wanted: Recipe) -> bool:
-    return image_files.spec_of(wanted.dataset).validation_per_class > 0
+def _images(wanted: Recipe, part: str, options: Options) -> image_files.ImageSet:
+    return image_files.load(wanted.dataset, part, options.images, wanted.images)
 
 
 def _reason(wanted: Recipe) -> str:
     if wanted.pgd is None:
         return "last epoch"
-    if wanted.scale == "paper":
+    if base(wanted.scale) == "paper":
         return "the paper's choice, section 3"
-    if not _validates(wanted):
+    if not image_files.spec_of(wanted.dataset).validation_per_class:
         return "last epoch: no images are set aside to choose by"
     return "largest sum of natural and PGD accuracy on the validation images"
 
 
 def teacher_logits(name: str, student: Recipe, seed: int, options: Options) -> xr.Dataset:
     """Return the averaged training logits of a student's teacher, by name of its recipe."""
-    assert student.distillation is not None
+    how = student.distillation
+    assert how is not None
     teacher = recipe(name, student.scale, student.dataset)
-    checkpoint = trained(teacher, seed, options)
-    epoch = student.distillation.epoch
-    if epoch is not None and name == student.distillation.teacher and checkpoint.epoch != epoch:
-        checkpoint = Checkpoint.load(epoch_file(teacher, seed, epoch))
-    data = image_files.load(student.dataset, "train", options.images)
-    return record.targets(checkpoint, data, student.distillation.passes, options.machine)
+    checkpoint = trained(teacher, seed, options, epoch=how.epoch if name == how.teacher else None)
+    data = _images(student, "train", options)
+    return record.targets(checkpoint, data, how.passes, options.machine, options.budget)
 
 
 def student_targets(
@@ -153,29 +198,30 @@ def recorded(
 ) -> Path:
     """Return the path of the logit dataset of a run, making all that it needs.
 
-    The main evaluation, with the default settings on all test images (a sweep's on the
-    first `recipes.SWEEP_IMAGES`), is stored under the run's name; any other under the run's
-    name and the engine's in ``verification``.
+    The main evaluation, with the default settings in the recipe's ball on all test images (a
+    sweep's on the first `recipes.SWEEP_IMAGES`), is stored under the run's name; any other
+    under the run's name and the engine's in ``verification``.
 
     Raises
     ------
     ReproError
         If what is stored there was evaluated with other settings or on other images.
     """
-    settings = settings or Evaluation()
+    settings = settings or Evaluation(eps=wanted.eps)
     path = store.path_of("logits", wanted.run(seed))
-    if settings == Evaluation() and limit is None:
+    if settings == Evaluation(eps=wanted.eps) and limit is None:
         limit = evaluated_images(wanted)
     else:
-        path = paths.data() / "verification" / f"{wanted.run(seed)}-{settings.engine}.nc"
+        name = f"{wanted.run(seed)}-{settings.engine}{store.suffix()}"
+        path = paths.data() / "verification" / name
     if _is_done(path, wanted):
         _check_evaluation(path, wanted, settings, limit)
         return path
     checkpoint = trained(wanted, seed, options)
-    data = image_files.load(wanted.dataset, "test", options.images)
+    data = _images(wanted, "test", options)
     if limit is not None:
         data = data.take(np.arange(min(limit, len(data))))
-    dataset = record.attack(checkpoint, data, settings, options.machine)
+    dataset = record.attack(checkpoint, data, settings, options.machine, options.budget)
     with store.registering(path):
         store.write(dataset, path)
     return path
@@ -190,14 +236,11 @@ def recorded_by_epoch(wanted: Recipe, seed: int, options: Options) -> Path:
     path = store.path_of("epochs", wanted.run(seed))
     if _is_done(path, wanted):
         return path
-    train(
-        wanted, seed, machine=options.machine, images=options.images, save_every=options.save_every
-    )
+    _train(wanted, seed, options)
     checkpoints = [
         Checkpoint.load(epoch_file(wanted, seed, epoch)) for epoch in checkpoint_epochs(wanted)
     ]
-    training = image_files.load(wanted.dataset, "train", options.images)
-    test = image_files.load(wanted.dataset, "test", options.images)
+    training, test = _images(wanted, "train", options), _images(wanted, "test", options)
     dataset = record.by_epoch(checkpoints, training, test, options.machine)
     with store.registering(path):
         store.write(dataset, path)
@@ -224,7 +267,13 @@ def measured(
                     "away, or give another folder with --data"
                 )
         return path
-    dataset = manifolds.recorded(trained(wanted, seed, options), settings, options.machine, threads)
+    checkpoint = trained(wanted, seed, options)
+    try:
+        data = manifolds.stored_images(wanted.dataset)
+    except ReproError:  # the same images, from the whole data set
+        data = _images(wanted, "test", options)
+        data = data.take(data.index[: image_files.SHEET_IMAGES])
+    dataset = manifolds.recorded(checkpoint, data, settings, options.machine, threads)
     with store.registering(path):
         store.write(dataset, path)
     return path
@@ -232,7 +281,7 @@ def measured(
 
 def _check_evaluation(path: Path, wanted: Recipe, settings: Evaluation, limit: int | None) -> None:
     stored = store.open_dataset(path, "logits")
-    count = image_files.spec_of(wanted.dataset).count["test"]
+    count = wanted.images or image_files.spec_of(wanted.dataset).count["test"]
     expected = (dataclasses.asdict(settings), min(limit or count, count))
     got = (json.loads(stored.attrs["evaluation"]), stored.sizes["sample"])
     if got != expected:

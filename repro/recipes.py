@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,11 @@ class PGD:
     eps: float = 8 / 255
     step: float = 2 / 255
     steps: int = 10
+
+    @classmethod
+    def in_ball(cls, eps: float) -> PGD:
+        """Return the paper's attack scaled to another ball."""
+        return cls(eps, eps / 4)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,22 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run, up to its seed (paper, A.2)."""
+    """One training run, up to its seed (paper, A.2).
+
+    Attributes
+    ----------
+    scale : str
+        As in `recipe`.
+    network : str
+        As in `repro.network.build`.
+    width : int
+        Of a ResNet-18; other networks have their own.
+    images : int or None
+        Restricts every part of the data set to its first so many images; None for all.
+    eps : float
+        Radius of the Linf ball in which the network is evaluated, in pixel units; that of its
+        adversarial training is ``pgd.eps``.
+    """
 
     name: str
     scale: str
@@ -75,6 +96,9 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 2e-4
     milestones: tuple[float, ...] = (0.5, 0.75)
+    images: int | None = None
+    network: str = "resnet18"
+    eps: float = PGD.eps
 
     @property
     def method(self) -> str:
@@ -84,8 +108,12 @@ class Recipe:
         return "standard" if self.pgd is None else "adversarial"
 
     def to_json(self) -> str:
-        """Return the recipe as JSON with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Return the recipe as JSON with sorted keys; `ADDED` fields only where they matter."""
+        plain = dataclasses.asdict(self)
+        for name, default in ADDED.items():
+            if plain[name] == default:
+                del plain[name]
+        return json.dumps(plain, sort_keys=True)
 
     @property
     def hash(self) -> str:
@@ -107,10 +135,51 @@ def parse(plain: Mapping[str, Any]) -> Recipe:
     return Recipe(**fields | {"milestones": tuple(fields["milestones"])})
 
 
+ADDED: dict[str, Any] = {"images": None, "network": "resnet18", "eps": PGD.eps}
+"""Fields that came after the first stored results, whose hashes must stay, with their defaults."""
+
 SCALES: dict[str, dict[str, Any]] = {
     "paper": {"width": 64, "epochs": 200},
     "small": {"width": 8, "epochs": 6},
+    "miniature": {"width": 8, "epochs": 2, "images": 256},
 }
+"""``miniature`` rehearses every step on real images in minutes; its results mean nothing.
+
+Each can be varied by another network and another radius, as in ``small+resnet34+eps4``.
+"""
+
+
+def base(scale: str) -> str:
+    """Return the scale that a variation such as ``small+resnet34+eps4`` is one of."""
+    name = scale.partition("+")[0]
+    if name not in SCALES:
+        raise ReproError(f"unknown scale {scale!r}: expected one of {', '.join(SCALES)}")
+    return name
+
+
+def variation(scale: str) -> dict[str, Any]:
+    """Return the fields of a recipe that the variation of a scale sets.
+
+    Raises
+    ------
+    ReproError
+        If a network or a radius is named twice or badly.
+    """
+    name = base(scale)
+    fields: dict[str, Any] = {}
+    for part in scale.split("+")[1:]:
+        radius = re.fullmatch(r"eps(\d+)", part)
+        network = re.fullmatch(r"[a-z]\w*(:\w+)?", part)
+        change = {"eps": int(radius[1]) / 255} if radius else {"network": part}
+        if not network or change.get("eps") == 0 or change.keys() & fields.keys():
+            raise ReproError(
+                f"unknown scale {scale!r}: expected {name}, +NETWORK and +epsN for N/255, each "
+                f"once at most, as in {name}+resnet34+eps4"
+            )
+        fields |= change
+    return fields
+
+
 SEEDS = (0, 1, 2)
 
 SWEPT_K = (1, 4, 2, 6, 8, 3, 5, 7)
@@ -122,9 +191,10 @@ In the order of making, like `TEACHER_EPOCHS`: a sweep that is cut short is coar
 TEACHER_EPOCHS: dict[str, tuple[int, ...]] = {
     "paper": (20, 40, 100, 200, 60, 80, 120, 140, 160, 180),
     "small": (3, 6, 1, 4, 5, 2),
+    "miniature": (1, 2),
 }
 
-SWEEP_IMAGES: dict[str, int | None] = {"paper": None, "small": 2000}
+SWEEP_IMAGES: dict[str, int | None] = {"paper": None, "small": 2000, "miniature": 128}
 """Test images on which a student of a sweep is attacked, the first ones; None for all."""
 
 _TABLES: dict[str, dict[str, Any]] = {
@@ -147,7 +217,7 @@ _FIX_K: dict[str, dict[str, Any]] = {
 def _by_epoch(scale: str, name: str, loss: str) -> dict[str, dict[str, Any]]:
     return {
         f"{name}-epoch-{epoch}": {"distillation": Distillation(epoch=epoch, loss=loss)}
-        for epoch in TEACHER_EPOCHS[scale]
+        for epoch in TEACHER_EPOCHS[base(scale)]
     }
 
 
@@ -186,6 +256,9 @@ BY_EPOCH = ("figure1", "figureB1", "figures")
 
 TEACHERS = ("st", "at")
 
+FIGURE5 = (*TEACHERS, "normal", "fix-1-average", "correct-fix-1", "hybrid")
+"""The networks whose manifolds are measured."""
+
 PLANS = (
     "table1", "table2", "figure1", "figure2", "figure3", "figure4", "figureA6", "figureA7",
     "figureB1", "figureB2", "figureB3", "figures",
@@ -203,21 +276,30 @@ NAMES = tuple(dict.fromkeys(name for scale in SCALES for name in names(scale)))
 def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
     """Return the recipe of this name at this scale.
 
+    Parameters
+    ----------
+    name : str
+    scale : str
+        Of `SCALES`, maybe varied, as in ``small+resnet34+eps4``: with another network, trained
+        and attacked in the ball of 4/255.
+    dataset : str
+
     Raises
     ------
     ReproError
         If there is no such recipe or scale.
     """
-    if scale not in SCALES:
-        raise ReproError(f"unknown scale {scale!r}: expected one of {', '.join(SCALES)}")
+    varied = variation(scale)
     methods = _methods(scale)
     if name not in methods:
         raise ReproError(
             f"unknown recipe {name!r} at scale {scale}: expected one of {', '.join(methods)}"
         )
-    settings = {**SCALES[scale], **methods[name]}
+    settings = {**SCALES[base(scale)], **methods[name], **varied}
+    if "eps" in varied and "pgd" in settings:
+        settings["pgd"] = PGD.in_ball(varied["eps"])
     distillation = settings.get("distillation")
-    if scale == "paper" and distillation is not None and distillation.epoch is None:
+    if base(scale) == "paper" and distillation is not None and distillation.epoch is None:
         settings["distillation"] = dataclasses.replace(distillation, epoch=40)
     return Recipe(name=name, scale=scale, dataset=dataset, **settings)
 
@@ -228,5 +310,9 @@ def is_sweep(wanted: Recipe) -> bool:
 
 
 def evaluated_images(wanted: Recipe) -> int | None:
-    """Return how many test images a run is attacked on, the first ones; None for all."""
-    return SWEEP_IMAGES[wanted.scale] if is_sweep(wanted) else None
+    """Return how many test images a run is attacked on, the first ones; None for all.
+
+    Of CIFAR-100 as many as in a sweep: a hundred logits an image outgrow what is stored.
+    """
+    few = SWEEP_IMAGES[base(wanted.scale)]
+    return few if is_sweep(wanted) or wanted.dataset == "cifar100" else wanted.images

@@ -19,9 +19,11 @@ from tqdm import tqdm
 from repro import paths, store
 from repro.attack import Evaluation, evaluate
 from repro.augment import Epoch, crop_and_flip, to_float
+from repro.budget import Budget
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
 from repro.images import ImageSet
+from repro.precision import strict_float32
 from repro.randomness import key
 from repro.recipes import Recipe, parse
 from repro.training import Machine
@@ -58,6 +60,7 @@ def attributes(checkpoint: Checkpoint, kind: str, data: ImageSet) -> dict[str, A
     }
 
 
+@strict_float32()
 def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
     """Return float32 logits of uint8 images, shape (n, classes), of a model in eval mode."""
     parts = []
@@ -73,6 +76,7 @@ def attack(
     data: ImageSet,
     settings: Evaluation,
     machine: Machine,
+    budget: Budget | None = None,
     chunk: int | None = None,
 ) -> xr.Dataset:
     """Attack `data` and return a dataset of kind ``logits``; resumes where it was cut.
@@ -80,25 +84,57 @@ def attack(
     Parameters
     ----------
     checkpoint : Checkpoint
+    data, settings, machine, budget, chunk
+        As in `attacked`.
+    """
+    model = checkpoint.model(len(data.classes))
+    found = attacked(
+        model, checkpoint.run, checkpoint.weights_sha256, data, settings, machine, budget, chunk
+    )
+    return found.assign_attrs(attributes(checkpoint, "logits", data))
+
+
+def attacked(
+    model: nn.Module,
+    name: str,
+    weights_sha256: str,
+    data: ImageSet,
+    settings: Evaluation,
+    machine: Machine,
+    budget: Budget | None = None,
+    chunk: int | None = None,
+) -> xr.Dataset:
+    """Return the variables of a dataset of kind ``logits`` of any network.
+
+    Parameters
+    ----------
+    model : Module
+        Maps pixels in [0, 1] to logits; in evaluation mode.
+    name, weights_sha256 : str
+        What finished chunks are kept under, and by what they are known again.
     data : ImageSet
     settings : Evaluation
     machine : Machine
         Attacks run in float32, whatever its precision.
+    budget : Budget, optional
+        Asked before every chunk.
     chunk : int, optional
         Images attacked together; finished chunks survive a kill.
     """
     machine = machine.resolve()
-    model = checkpoint.model(len(data.classes)).to(machine.device)
-    size = chunk or CHUNK[torch.device(machine.device).type]
-    partial = _Partial(checkpoint, data, settings)
+    model = model.to(machine.device)
+    size = chunk or CHUNK[machine.kind]
+    partial = _Partial(name, weights_sha256, data, settings)
     with tqdm(
         total=len(data),
         initial=partial.count,
         unit="img",
-        desc=f"{checkpoint.run} {settings.engine}",
+        desc=f"{name} {settings.engine}",
         disable=None,
     ) as bar:
         while partial.count < len(data):
+            if budget:
+                budget.check(f"image {partial.count:,} of the attack on {name}")
             began = time.monotonic()
             some = data.take(np.arange(partial.count, min(partial.count + size, len(data))))
             found = evaluate(
@@ -116,7 +152,7 @@ def attack(
             )
             bar.update(len(some))
             bar.set_postfix(robust=f"{partial.robust[-1].mean():.1%}")
-    dataset = xr.Dataset(
+    return xr.Dataset(
         {
             "logits": (("sample", "class"), partial.logits),
             "adversarial_logits": (("sample", "class"), partial.adversarial_logits),
@@ -126,24 +162,22 @@ def attack(
         },
         coords={"class": list(data.classes), "attack": list(settings.attacks)},
         attrs={
-            **attributes(checkpoint, "logits", data),
             "evaluation": json.dumps(dataclasses.asdict(settings)),
             "seconds_attack": partial.seconds,
             **{f"attack_{k}": v for k, v in machine.describe().items()},
             "attack_precision": "float32",
         },
     )
-    return dataset
 
 
 class _Partial:
     """The chunks attacked so far, in the cache until the dataset is written."""
 
-    def __init__(self, checkpoint: Checkpoint, data: ImageSet, settings: Evaluation) -> None:
-        wanted = f"{checkpoint.weights_sha256} {data.sha256} {len(data)} {settings}"
-        self.key = wanted
-        name = f"{checkpoint.run}-{settings.engine}.npz"
-        self.path = paths.cache() / "attacks" / name
+    def __init__(
+        self, name: str, weights_sha256: str, data: ImageSet, settings: Evaluation
+    ) -> None:
+        self.key = f"{weights_sha256} {data.sha256} {len(data)} {settings}"
+        self.path = paths.cache() / "attacks" / f"{name}-{settings.engine}.npz"
         classes, attacks = len(data.classes), len(settings.attacks)
         self.logits = np.empty((0, classes), np.float32)
         self.adversarial_logits = np.empty((0, classes), np.float32)
@@ -195,8 +229,14 @@ def _resume(path: Path, key: str) -> dict[str, NDArray[Any]] | None:
         ) from error
 
 
+@strict_float32()
 def targets(
-    checkpoint: Checkpoint, data: ImageSet, passes: int, machine: Machine, batch_size: int = 128
+    checkpoint: Checkpoint,
+    data: ImageSet,
+    passes: int,
+    machine: Machine,
+    budget: Budget | None = None,
+    batch_size: int = 128,
 ) -> xr.Dataset:
     """Return each training image's logits, averaged over augmented passes (paper, A.3).
 
@@ -212,6 +252,8 @@ def targets(
     data : ImageSet
     passes : int
     machine : Machine
+    budget : Budget, optional
+        Asked before every pass.
     batch_size : int
     """
     machine = machine.resolve()
@@ -231,6 +273,7 @@ def targets(
         total, done = saved_passes["total"], int(saved_passes["done"])
         seconds = float(saved_passes["seconds"])
     name = checkpoint.run
+    sums = torch.from_numpy(total).to(machine.device)
     with tqdm(
         total=passes * len(data),
         initial=done * len(data),
@@ -240,14 +283,17 @@ def targets(
         disable=None,
     ) as bar:
         for number in range(done, passes):
+            if budget:
+                budget.check(f"pass {number + 1} of {name} for targets")
             began = time.monotonic()
             draws = Epoch(len(data), "targets", name, number, device=machine.device)
             for start in range(0, len(data), batch_size):
                 index, shift, flip = draws.batch(start, start + batch_size)
                 with torch.no_grad():
                     logits = model(to_float(crop_and_flip(images[index], shift, flip)))
-                total[index.cpu().numpy()] += logits.double().cpu().numpy()
+                sums[index] += logits.double()
                 bar.update(len(index))
+            total = sums.cpu().numpy()
             seconds += time.monotonic() - began
             with paths.atomic(partial) as temporary, temporary.open("wb") as file:
                 np.savez(
@@ -277,7 +323,7 @@ def targets(
 
 def targets_file(checkpoint: Checkpoint, passes: int) -> Path:
     """Path, in the cache, of the averaged logits of a teacher."""
-    name = f"{checkpoint.run}-epoch{checkpoint.epoch}-passes{passes}.nc"
+    name = f"{checkpoint.run}-epoch{checkpoint.epoch}-passes{passes}{store.suffix()}"
     return paths.cache() / "targets" / name
 
 

@@ -1,7 +1,9 @@
 """The stored datasets: their schema, provenance, registry, and how they are opened.
 
 One run, one netCDF file. Several seeds are combined by opening, never by copying. Nothing
-here needs torch.
+here needs torch. Where the netCDF library is not installed, as on a borrowed GPU machine, a
+dataset is written as plain arrays with JSON beside them (`.npz`), which ``repro import`` turns
+into netCDF elsewhere: the same values, the same attributes, the same content hash.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import re
@@ -27,6 +30,7 @@ from repro.errors import ReproError, brief
 
 SCHEMA = "logit-distributions/1"
 REGISTRY = "SHA256SUMS"
+NETCDF, PLAIN = ".nc", ".npz"
 COMPRESSED = 1 << 12
 """Bytes from which a variable is compressed; chunks of a smaller one would take more room."""
 
@@ -191,13 +195,61 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     found = list(faults(dataset))
     if found:
         raise ReproError(f"{path}: refusing to write an invalid dataset: {'; '.join(found)}")
-    encoding = {
-        name: {"zlib": True, "complevel": 4, "shuffle": True}
-        for name, variable in dataset.variables.items()
-        if variable.dtype.kind in "fiub" and variable.nbytes >= COMPRESSED
-    }
+    write_file(dataset, path)
+
+
+def suffix() -> str:
+    """Return how the names of datasets that are written here end."""
+    return NETCDF if importlib.util.find_spec("netCDF4") is not None else PLAIN
+
+
+def write_file(dataset: xr.Dataset, path: Path) -> None:
+    """Write any dataset, whole or not at all, in the format that the end of the name asks for."""
     with paths.atomic(path) as temporary:
+        if path.suffix == PLAIN:
+            _write_plain(dataset, temporary)
+            return
+        encoding = {
+            name: {"zlib": True, "complevel": 9, "shuffle": True}
+            for name, variable in dataset.variables.items()
+            if variable.dtype.kind in "fiub" and variable.nbytes >= COMPRESSED
+        }
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+
+
+def read_file(path: Path) -> xr.Dataset:
+    """Read what `write_file` wrote, into memory, unchecked."""
+    if path.suffix == PLAIN:
+        return _read_plain(path)
+    with xr.open_dataset(path, engine="netcdf4") as file:
+        return file.load()
+
+
+def _write_plain(dataset: xr.Dataset, path: Path) -> None:
+    arrays: dict[str, Any] = {}
+    about = {}
+    for name, variable in dataset.variables.items():
+        values = variable.values
+        arrays[str(name)] = values.astype(str) if values.dtype.kind == "O" else values
+        about[str(name)] = {"dims": variable.dims, "attrs": variable.attrs}
+    described = {"variables": about, "coords": sorted(map(str, dataset.coords))}
+    described["attrs"] = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in dataset.attrs.items()
+    }
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays, json=np.array(json.dumps(described)))
+
+
+def _read_plain(path: Path) -> xr.Dataset:
+    with np.load(path, allow_pickle=False) as file:
+        described = json.loads(str(file["json"]))
+        variables = {
+            name: (tuple(about["dims"]), file[name], about["attrs"])
+            for name, about in described["variables"].items()
+        }
+    dataset = xr.Dataset(variables, attrs=described["attrs"])
+    return dataset.set_coords(described["coords"])
 
 
 def faults(dataset: xr.Dataset) -> Iterable[str]:
@@ -302,11 +354,6 @@ def open_dataset(path: Path, kind: str | None = None) -> xr.Dataset:
     return dataset
 
 
-def _read(path: Path) -> xr.Dataset:
-    with xr.open_dataset(path, engine="netcdf4") as file:
-        return file.load()
-
-
 def validate(path: Path) -> list[str]:
     """Return every fault of a stored file, in one line each; an empty list if there is none.
 
@@ -330,10 +377,21 @@ def _examined(path: Path) -> tuple[list[str], xr.Dataset | None]:
         )
         return [fault], None
     try:
-        dataset = _read(path)
+        dataset = read_file(path)
         return list(faults(dataset)), dataset
     except Exception as error:
-        return [f"cannot be read as netCDF ({brief(error)}); likely truncated or damaged"], None
+        return [_unreadable(path, error)], None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if path.suffix == NETCDF and suffix() != NETCDF:
+        return "is netCDF, and netCDF4 is not installed; give an empty folder with --data"
+    return f"cannot be read as a dataset ({brief(error)}); likely truncated or damaged"
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the datasets in a folder and below it, sorted."""
+    return sorted(p for p in folder.rglob("*") if p.suffix in (NETCDF, PLAIN) and p.is_file())
 
 
 def _registry_file(path: Path) -> Path | None:
@@ -393,7 +451,7 @@ def _set_entry(path: Path, digest: str | None) -> None:
 
 def path_of(kind: str, run: str) -> Path:
     """Path of a stored dataset by kind (a folder of the data) and run."""
-    return paths.data() / kind / f"{run}.nc"
+    return paths.data() / kind / f"{run}{suffix()}"
 
 
 def runs(kind: str, **attributes: object) -> dict[str, xr.Dataset]:
@@ -402,7 +460,7 @@ def runs(kind: str, **attributes: object) -> dict[str, xr.Dataset]:
     For instance ``runs("logits", dataset="cifar10", scale="small")``.
     """
     found = {}
-    for path in sorted((paths.data() / kind).glob("*.nc")):
+    for path in sorted((paths.data() / kind).glob(f"*{suffix()}")):
         dataset = open_dataset(path, kind)
         if all(dataset.attrs.get(name) == value for name, value in attributes.items()):
             found[path.stem] = dataset

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,14 @@ from tqdm import tqdm
 from repro import images as image_files
 from repro.attack import pgd
 from repro.augment import Epoch, crop_and_flip, to_float
-from repro.checkpoints import Checkpoint, epoch_file, rolling_file
+from repro.budget import Budget
+from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
-from repro.network import ResNet18
+from repro.graphs import Graphed
+from repro.images import ImageSet
+from repro.network import build, laid_out
+from repro.paths import epoch_file, rolling_file
+from repro.precision import strict_float32, tuned_convolutions
 from repro.randomness import generator, key
 from repro.recipes import PGD, Recipe
 
@@ -40,10 +46,13 @@ class Machine:
     precision : {"auto", "float32", "bfloat16"}
         Of the forward and backward passes in training; ``"auto"`` takes bfloat16 where the
         hardware multiplies it natively. Recorded logits are float32 always.
+    graphs : bool
+        Whether a GPU replays the training step from a CUDA graph.
     """
 
     device: str = "auto"
     precision: str = "auto"
+    graphs: bool = True
 
     def resolve(self) -> Machine:
         """Return this machine with both settings decided."""
@@ -58,22 +67,30 @@ class Machine:
             raise ReproError(
                 "device 'cuda' was asked for, but torch finds no GPU; use --device cpu"
             )
+        number = torch.device(device).index
+        if kind == "cuda" and number is not None:
+            torch.cuda.set_device(number)  # to which streams, events and graphs belong
         if precision == "auto":
             native = torch.cuda.is_bf16_supported() if kind == "cuda" else _cpu_has_bfloat16()
             precision = "bfloat16" if native else "float32"
-        return Machine(device, precision)
+        return dataclasses.replace(self, device=device, precision=precision)
+
+    @property
+    def kind(self) -> str:
+        """``"cpu"`` or ``"cuda"``, of a resolved machine."""
+        return torch.device(self.device).type
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which a forward pass runs."""
         return torch.autocast(
-            torch.device(self.device).type,
+            self.kind,
             dtype=torch.bfloat16,
             enabled=self.precision == "bfloat16",
         )
 
     def describe(self) -> dict[str, str]:
         """Return device name, precision and threads, for the record."""
-        if torch.device(self.device).type == "cuda":
+        if self.kind == "cuda":
             name = torch.cuda.get_device_name(self.device)
         else:
             name = f"cpu ({torch.backends.cpu.get_cpu_capability()})"
@@ -160,8 +177,10 @@ def train(
     images: Path | None = None,
     targets: np.ndarray | None = None,
     save_every: float = 60.0,
+    until: int | None = None,
+    budget: Budget | None = None,
 ) -> Checkpoint:
-    """Train a run to its end, resuming where an earlier call was cut.
+    """Train a run to its end or less far, resuming where an earlier call was cut.
 
     On one machine with one number of threads, a run that was killed and resumed has the
     same bits as one that was not: all draws are keyed by epoch and step.
@@ -177,38 +196,55 @@ def train(
         One target per training image; needed for distillation.
     save_every : float
         Seconds between rolling checkpoints.
+    until : int, optional
+        Stop after this epoch, one of `checkpoint_epochs`; default: the last.
+    budget : Budget, optional
 
     Returns
     -------
     Checkpoint
-        After the last epoch.
+        After the epoch `until`.
 
     Raises
     ------
+    OutOfTime
+        If the budget is spent before; the run is saved.
     ReproError
-        If the loss is not finite, or the run was begun with another recipe.
+        If the loss is not finite, no checkpoint is kept of `until`, or the run was begun with
+        another recipe.
     """
-    finished = epoch_file(recipe, seed, recipe.epochs)
+    until = until or recipe.epochs
+    if until not in checkpoint_epochs(recipe):
+        raise ReproError(
+            f"{recipe.run(seed)}: no checkpoint is kept of epoch {until}; expected one of "
+            f"{', '.join(map(str, checkpoint_epochs(recipe)))}"
+        )
+    finished = epoch_file(recipe, seed, until)
     if finished.exists():
         return _same_recipe(Checkpoint.load(finished), recipe, finished)
     machine = (machine or Machine()).resolve()
     if recipe.method == "distillation" and targets is None:
         raise ReproError(f"{recipe.run(seed)}: distillation needs targets, got none")
+    budget = budget or Budget()
+    budget.check(f"the training of {recipe.run(seed)}")
     run = _Run(recipe, seed, machine, images, targets)
     rolling = rolling_file(recipe, seed)
     if rolling.exists():
         run.restore(_same_recipe(Checkpoint.load(rolling), recipe, rolling))
     with tqdm(
-        total=recipe.epochs * len(run.data),
+        total=until * len(run.data),
         initial=run.epoch * len(run.data) + run.step * recipe.batch_size,
         unit="img",
         unit_scale=True,
         desc=recipe.run(seed),
         disable=None,
     ) as bar:
-        while run.epoch < recipe.epochs:
-            run.finish_epoch(bar, rolling, save_every)
-    rolling.unlink(missing_ok=True)
+        while run.epoch < until:
+            run.finish_epoch(bar, rolling, save_every, budget)
+        if until < recipe.epochs:
+            run.save(rolling)
+        else:
+            rolling.unlink(missing_ok=True)
     return Checkpoint.load(finished)
 
 
@@ -221,6 +257,9 @@ def _same_recipe(checkpoint: Checkpoint, recipe: Recipe, path: Path) -> Checkpoi
     return checkpoint
 
 
+_PARTS = ("train", "validation")
+
+
 class _Run:
     """The state of a training run between two steps."""
 
@@ -231,12 +270,17 @@ class _Run:
         machine: Machine,
         images: Path | None,
         targets: np.ndarray | None,
+        given: Mapping[str, ImageSet] | None = None,
     ) -> None:
+        """Load the images, or take those `given` in the place of the parts of the data set."""
         self.recipe, self.seed, self.machine = recipe, seed, machine
         self.name = recipe.run(seed)
-        self.data = image_files.load(recipe.dataset, "train", images)
-        self.validation = image_files.load(recipe.dataset, "validation", images)
+        parts = given or {
+            part: image_files.load(recipe.dataset, part, images, recipe.images) for part in _PARTS
+        }
+        self.data, self.validation = (parts[part] for part in _PARTS)
         device = machine.device
+        on_gpu = machine.kind == "cuda"
         self.images = torch.from_numpy(self.data.images).to(device)
         self.labels = torch.from_numpy(self.data.labels).to(device)
         classes = len(self.data.classes)
@@ -248,21 +292,33 @@ class _Run:
         self.targets = None if targets is None else torch.from_numpy(targets).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key("weights", self.name))
-            self.model = ResNet18(classes, recipe.width)
-        self.model.to(device).to(memory_format=torch.channels_last)
+            self.model = build(recipe.network, classes, recipe.width)
+        self.model = laid_out(self.model.to(device))
+        self.rate = recipe.learning_rate
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
-            lr=recipe.learning_rate,
+            lr=torch.tensor(self.rate, device=device) if on_gpu else self.rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=True if on_gpu else None,
         )
         self.loss = batch_loss(recipe, machine)
         self.steps = math.ceil(len(self.data) / recipe.batch_size)
         self.epoch = self.step = 0
         self.log: list[dict[str, float]] = []
         self.seconds = 0.0
+        self.saved = time.monotonic()
         self.total_loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.no_noise = torch.empty(0, device=device)
+        self.update: Callable[..., None] = self.plain_update
+        if on_gpu and machine.graphs:
+            self.update = Graphed(self.plain_update, self.state)
+
+    def state(self) -> list[Tensor]:
+        """Return every tensor that a step changes."""
+        momentum = [each["momentum_buffer"] for each in self.optimizer.state.values()]
+        return [*self.model.state_dict().values(), *momentum, self.total_loss, self.correct]
 
     def checkpoint(self) -> Checkpoint:
         momentum = {
@@ -298,19 +354,20 @@ class _Run:
         self.correct.fill_(int(saved.sums["correct"]))
         self.seconds = saved.sums["seconds"]
 
-    def finish_epoch(self, bar: tqdm, rolling: Path, save_every: float) -> None:
+    def finish_epoch(self, bar: tqdm, rolling: Path, save_every: float, budget: Budget) -> None:
         draws = Epoch(len(self.data), self.name, self.epoch, device=self.machine.device)
         self.model.train()
-        began = saved = time.monotonic()
+        began = time.monotonic()
         while self.step < self.steps:
             size = self.one_step(draws)
             bar.update(size)
             now = time.monotonic()
-            if now - saved >= save_every and self.step < self.steps:
+            is_due = budget.spent or now - self.saved >= save_every
+            if is_due and self.step < self.steps:
                 self.seconds += now - began
-                self.assert_finite()
-                self.checkpoint().save(rolling)
-                began = saved = time.monotonic()
+                self.save(rolling)
+                budget.check(f"step {self.step + 1} of epoch {self.epoch + 1} of {self.name}")
+                began = time.monotonic()
         self.assert_finite()
         self.seconds += time.monotonic() - began
         self.close_epoch()
@@ -318,31 +375,50 @@ class _Run:
             final = self.checkpoint()
             final.tensors = {k: v for k, v in final.tensors.items() if k.startswith("model.")}
             final.save(epoch_file(self.recipe, self.seed, self.epoch))
-        if self.epoch < self.recipe.epochs:
-            self.checkpoint().save(rolling)
+        is_due = budget.spent or time.monotonic() - self.saved >= save_every
+        if is_due and self.epoch < self.recipe.epochs:
+            self.save(rolling)
+            budget.check(f"epoch {self.epoch + 1} of {self.name}")
         bar.set_postfix({k: f"{v:.3g}" for k, v in self.log[-1].items() if k != "epoch"})
+
+    def save(self, rolling: Path) -> None:
+        """Write the checkpoint that a killed run resumes from."""
+        self.assert_finite()
+        self.checkpoint().save(rolling)
+        self.saved = time.monotonic()
 
     def one_step(self, draws: Epoch) -> int:
         recipe = self.recipe
         start = self.step * recipe.batch_size
         index, shift, flip = draws.batch(start, start + recipe.batch_size)
+        noise = self.no_noise
+        if recipe.pgd is not None:
+            shape = (len(index), *self.images.shape[1:])
+            noise = uniform_noise(
+                shape, self.name, self.epoch, self.step, device=self.machine.device
+            )
+        self.rate = learning_rate(recipe, (self.epoch + self.step / self.steps) / recipe.epochs)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.rate)
+            else:
+                group["lr"] = self.rate
+        with tuned_convolutions():
+            self.update(index, shift, flip, noise)
+        self.step += 1
+        return len(index)
+
+    def plain_update(self, index: Tensor, shift: Tensor, flip: Tensor, noise: Tensor) -> None:
+        """Do everything of a step that happens on the device; nothing here waits for it."""
         images = to_float(crop_and_flip(self.images[index], shift, flip))
         labels = self.labels[index]
         targets = images if self.targets is None else self.targets[index]
-        noise = images
-        if recipe.pgd is not None:
-            noise = uniform_noise(images, self.name, self.epoch, self.step)
-        rate = learning_rate(recipe, (self.epoch + self.step / self.steps) / recipe.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         loss, logits = self.loss(self.model, images, labels, targets, noise)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.total_loss += loss.detach().double() * len(index)
         self.correct += (logits.detach().argmax(1) == labels).sum()
-        self.step += 1
-        return len(index)
 
     def assert_finite(self) -> None:
         if not math.isfinite(self.total_loss.item()):
@@ -355,7 +431,7 @@ class _Run:
     def close_epoch(self) -> None:
         entry = {
             "epoch": float(self.epoch + 1),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.rate,
             "loss": self.total_loss.item() / len(self.data),
             "accuracy": self.correct.item() / len(self.data),
             "seconds": self.seconds,
@@ -367,37 +443,45 @@ class _Run:
             entry |= self.validate()
         self.log.append(entry)
 
+    @strict_float32()
     def validate(self) -> dict[str, float]:
         if not len(self.validation):
             return {}
         self.model.eval()
         device = self.machine.device
-        natural = robust = 0
+        natural = torch.zeros((), dtype=torch.int64, device=device)
+        robust = natural.clone()
         attacked_too = self.recipe.pgd is not None or self.epoch == self.recipe.epochs
-        settings = self.recipe.pgd or PGD()
+        settings = self.recipe.pgd or PGD.in_ball(self.recipe.eps)
         for start in range(0, len(self.validation), 500):
             part = slice(start, start + 500)
             images = to_float(torch.from_numpy(self.validation.images[part]).to(device))
             labels = torch.from_numpy(self.validation.labels[part]).to(device)
             with torch.no_grad():
-                natural += int((self.model(images).argmax(1) == labels).sum())
+                natural += (self.model(images).argmax(1) == labels).sum()
             if attacked_too and start < VALIDATION_ATTACKED:
-                noise = uniform_noise(images, self.name, "validation", self.epoch, start)
+                noise = uniform_noise(
+                    images.shape, self.name, "validation", self.epoch, start, device=device
+                )
                 attacked = pgd(self.model, images, labels, settings, noise)
                 with torch.no_grad():
-                    robust += int((self.model(attacked).argmax(1) == labels).sum())
-        found = {"validation_accuracy": natural / len(self.validation)}
+                    robust += (self.model(attacked).argmax(1) == labels).sum()
+        found = {"validation_accuracy": natural.item() / len(self.validation)}
         if attacked_too:
             attacked_count = min(VALIDATION_ATTACKED, len(self.validation))
-            found["validation_robust_accuracy"] = robust / attacked_count
+            found["validation_robust_accuracy"] = robust.item() / attacked_count
         return found
 
 
-def uniform_noise(images: Tensor, *parts: object) -> Tensor:
-    """Return noise uniform in [-1, 1] of the shape of `images`, keyed by `parts`."""
-    draws = generator("noise", *parts, device=images.device)
-    noise = torch.empty_like(images)
-    return noise.uniform_(-1, 1, generator=draws)
+def uniform_noise(
+    shape: tuple[int, ...], *parts: object, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return noise uniform in [-1, 1] for a batch of images, laid out like them, keyed by `parts`.
+
+    The CPU and a GPU draw different numbers.
+    """
+    noise = torch.empty(shape, device=device, memory_format=torch.channels_last)
+    return noise.uniform_(-1, 1, generator=generator("noise", *parts, device=device))
 
 
 def best_epoch(log: list[dict[str, float]]) -> int:

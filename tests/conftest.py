@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from repro import images, paths, recipes
-from tests import toy
+from tests import miniature, toy
 
 STORED = paths.data()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _two_threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,14 @@ def toy_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_sheets: Path)
     for name in ("data", "cache", "build"):
         monkeypatch.setenv(f"REPRO_{name.upper()}", str(tmp_path / name))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Logits of the miniature, from one process that nobody killed."""
+    world = tmp_path_factory.mktemp("rehearsal")
+    miniature.run_alone(world)
+    return miniature.results(world)
 
 
 @pytest.fixture(autouse=True)

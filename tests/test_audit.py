@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import kernels
-from repro import audit, capacity, claims, cli, measures, store
+from repro import audit, capacity, claims, cli, measures, recipes, store
 from repro.capacity import Interval, Settings
 from repro.errors import ReproError
 from tests import naive, toy_results
@@ -106,7 +106,7 @@ def results(tmp_path, monkeypatch):
 
 
 def test_measures_of_manifolds(results):
-    for name in capacity.NETWORKS:
+    for name in recipes.FIGURE5:
         toy_results.write_capacity(results, name, (0, 1))
     data = store.open_dataset(results / "capacity" / "cifar10-small-at-seed1.nc")
     at = data.sel(layer="stem")

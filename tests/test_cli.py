@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from repro import cli, images, paths, pipeline, recipes, record, store, targets
-from repro.checkpoints import Checkpoint, epoch_file
+from repro.checkpoints import Checkpoint
+from repro.paths import epoch_file
 from tests import toy
 
 
@@ -210,6 +211,11 @@ def test_errors_are_one_line_and_exit_code_1(arguments, toy_world, capsys):
         ["attack", "st", "--eps", "8/0"],
         ["attack", "st", "--limit", "none"],
         ["run", "st", "--threads", "0"],
+        ["validate", ""],
+        ["plan", "--price", "-1"],
+        ["plan", "--price", "nan"],
+        ["run", "paper", "--budget", "0s"],
+        ["run", "paper", "--budget", "soon"],
         [],
     ],
 )

@@ -1,4 +1,4 @@
-"""From images to capacities: balls, layers, projections, resuming, networks of others."""
+"""From images to capacities: balls, layers, projections, resuming."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
-from repro import capacity, cli, images, manifolds, paths, store
+from repro import capacity, images, manifolds, paths, recipes, store
 from repro.capacity import LAYERS, Settings
 from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
@@ -217,75 +215,6 @@ def test_result_is_a_valid_dataset(cached, data, network):
         store.write(found, path)
 
 
-# Networks of others
-
-
-def weights(folder, suffix):
-    path, state = folder / f"mine{suffix}", own_network().state_dict()
-    if suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save({"state_dict": state, "epoch": 3}, path)
-    return path
-
-
-def pictures(folder, form):
-    pixels, labels = toy.arrays(1, 5)
-    if form == "npz":
-        np.savez(folder / "images.npz", images=pixels, labels=labels)
-        return folder / "images.npz"
-    (folder / "pictures").mkdir()
-    for i, each in enumerate(pixels):
-        Image.fromarray(each.transpose(1, 2, 0)).save(folder / "pictures" / f"{i:02d}.png")
-    return folder / "pictures"
-
-
-@pytest.mark.parametrize(("suffix", "form"), [(".safetensors", "npz"), (".pt", "folder")])
-def test_anybodys_network_is_measured(suffix, form, cached, capsys):
-    output = cached / "mine.nc"
-    arguments = [
-        "manifolds", "--checkpoint", weights(cached, suffix), "--images", pictures(cached, form),
-        "--model", "tests.test_manifolds:own_network", "--exemplars", "5", "--points", "4",
-        "--draws", "6", "--output", output, "--threads", "2",
-    ]  # fmt: skip
-    assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
-    printed = capsys.readouterr().out
-    found = store.open_dataset(output, "capacity")
-    assert found["layer"].values.tolist() == ["input", "0", "1", "2", "3"]
-    assert dict(found.sizes) == {"layer": 5, "manifold": 5, "draw": 6}
-    assert "mine: adversarial manifolds, P = 5, M = 4" in printed
-    assert str(output) in printed
-
-
-@pytest.mark.parametrize(
-    ("model", "problem"),
-    [
-        ("tests.test_manifolds:nothing", "expected MODULE:FUNCTION"),
-        ("tests.test_manifolds", "expected MODULE:FUNCTION"),
-        ("tests.toy:spec", "expected a torch module, got Spec"),
-        ("torch.nn:Identity", "weights do not fit the network"),
-        (None, "expected --model MODULE:FUNCTION beside it"),
-    ],
-)
-def test_what_is_wrong_with_a_network_is_one_line(model, problem, cached, capsys):
-    more = ["--model", model] if model else []
-    path = str(weights(cached, ".safetensors"))
-    images_of = str(pictures(cached, "npz"))
-    assert cli.main(["manifolds", "--checkpoint", path, "--images", images_of, *more]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert problem in error
-
-
-def test_weights_and_images_that_are_none_are_refused(cached):
-    (cached / "no.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(ReproError, match="weights-only"):
-        manifolds._state(cached / "no.pt")
-    np.savez(cached / "no.npz", images=np.zeros((2, 3, 4, 4)))
-    with pytest.raises(ReproError, match="images are float64"):
-        manifolds.given_images(cached / "no.npz")
-
-
 # Real networks
 
 
@@ -299,7 +228,7 @@ def test_a_layer_measured_again_agrees(cached):
     run = "cifar10-small-at-seed0"
     checkpoint = Checkpoint.load(STORED / "checkpoints" / f"{run}.safetensors")
     tiny = dataclasses.replace(TINY, largest=2048, exemplars=8)
-    first = manifolds.recorded(checkpoint, tiny, CPU, 1)
+    first = manifolds.recorded(checkpoint, manifolds.stored_images("cifar10"), tiny, CPU, 1)
     assert not list(store.faults(first.assign_attrs(schema=store.SCHEMA, content_sha256="")))[1:]
     again, unprojected = manifolds.again(first, checkpoint, "layer2.1")
     was = first.sel(layer="layer2.1")
@@ -313,7 +242,7 @@ def test_a_layer_measured_again_agrees(cached):
 
 def test_settings_of_what_is_stored_are_the_default_ones():
     files = sorted((STORED / "capacity").glob("*.nc"))
-    assert len(files) >= len(capacity.NETWORKS)
+    assert len(files) >= len(recipes.FIGURE5)
     for file in files:
         attributes = store.open_dataset(file, "capacity").attrs
         for name, value in dataclasses.asdict(Settings()).items():

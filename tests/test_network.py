@@ -3,7 +3,7 @@ import torch
 from torchvision.models import resnet18
 
 from repro.errors import ReproError
-from repro.network import ResNet18, frozen
+from repro.network import ResNet18, build, frozen
 
 
 def test_is_torchvisions_resnet18_with_a_cifar_stem():
@@ -68,3 +68,37 @@ def test_networks_of_odd_widths_are_kept_from_channels_last(channels, channels_l
     found = model(images)
     assert seen[0].is_contiguous(memory_format=torch.channels_last) == channels_last
     torch.testing.assert_close(found, inner(images.contiguous()))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "wide_resnet50_2"])
+def test_other_networks_take_small_images_and_are_folded(name):
+    torch.manual_seed(0)
+    model = build(name, 7, 8).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+    sizes = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, output: sizes.append(output.shape[-1]))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        logits = model(images)
+        assert (sizes[0], sizes[-1]) == (32, 4)
+        attacked = frozen(model)
+        torch.testing.assert_close(attacked(images), logits, rtol=1e-4, atol=1e-4)
+    assert logits.shape == (2, 7)
+    folded = [m for m in attacked.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not folded
+
+
+def test_networks_of_timm():
+    pytest.importorskip("timm", reason="timm, which is optional, is not installed")
+    assert build("timm:resnet10t", 7)(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet19", "no:resnet18", "vit_b_16"])
+def test_other_kinds_of_network_are_refused(name):
+    with pytest.raises(ReproError, match=f"network '{name}': expected resnet18 or another ResNet"):
+        build(name, 10)

@@ -52,7 +52,7 @@ def test_training_without_torch_says_what_to_install(tmp_path):
 
 READERS = (
     "statistics", "store", "images", "recipes", "targets", "cli", "measures", "claims", "capacity",
-    "audit",
+    "audit", "schedule", "estimate",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from repro import recipes
+from repro import recipes, schedule
 from repro.errors import ReproError
 
 EVERY = [(name, scale) for scale in recipes.SCALES for name in recipes.names(scale)]
@@ -47,3 +47,27 @@ def test_unknown_names_list_the_known():
         recipes.recipe("fix-2")
     with pytest.raises(ReproError, match="unknown scale 'huge': expected one of paper, small"):
         recipes.recipe("st", "huge")
+
+
+def test_a_scale_can_be_varied():
+    at = recipes.recipe("at", "small+resnet34+eps4")
+    assert (at.network, at.eps, at.epochs) == ("resnet34", 4 / 255, 6)
+    assert at.pgd == recipes.PGD(4 / 255, 1 / 255, 10)
+    assert at.run(1) == "cifar10-small+resnet34+eps4-at-seed1"
+    assert recipes.parse(json.loads(at.to_json())) == at
+    assert recipes.recipe("normal", "paper+eps2").distillation.epoch == 40
+    assert recipes.recipe("at", "paper+eps8").pgd == recipes.PGD()
+    normal = schedule.Job("train", recipes.recipe("normal", "small+eps4"), 0)
+    assert [need.recipe for need in normal.needs] == [recipes.recipe("at", "small+eps4")]
+
+
+@pytest.mark.parametrize("scale", ["small+", "small+eps4+eps5", "small+eps0", "small+a+b"])
+def test_a_bad_variation_says_what_one_looks_like(scale):
+    with pytest.raises(ReproError, match=r"expected small, \+NETWORK and \+epsN for N/255"):
+        recipes.recipe("st", scale)
+
+
+def test_hashes_of_stored_results_stay():
+    plain = json.loads(recipes.recipe("at").to_json())
+    assert not plain.keys() & recipes.ADDED.keys()
+    assert {name: getattr(recipes.recipe("at"), name) for name in recipes.ADDED} == recipes.ADDED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import shutil
 
@@ -21,10 +22,14 @@ SHOWN = ("table2", "figure2", "figureB4")
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """The report with some of the artefacts, which saves drawing all of them."""
+    """The report with some of the artefacts, which saves drawing all, and some data missing."""
     folder = tmp_path_factory.mktemp("build")
+    shutil.copytree(STORED, folder / "data", copy_function=os.symlink)
+    for path in (folder / "data" / "epochs").glob("cifar100-*"):
+        path.unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPRO_BUILD", str(folder))
+        patch.setenv("REPRO_DATA", str(folder / "data"))
         patch.setattr(report, "TITLES", {name: report.TITLES[name] for name in SHOWN})
         return report.write()
 
@@ -57,7 +62,7 @@ def test_tables_figures_verdicts_and_provenance_are_there(text):
     assert html.escape(dataset.attrs["recipe"]) in html.escape(html.unescape(text))
     assert '<th scope="row">Hybrid ST-AT</th>' in text
     assert text.count("data:image/png") == 2  # Figure 2 and the test images
-    assert "cifar100-paper-st-seed0.nc is missing; make it with" in text
+    assert "epochs/cifar100-paper-st-seed0.nc is missing; make it with" in text
     for claim in ("wholly-remove", "gap-few-above-five", "b4-st-mean", "C-minima"):
         assert f'id="claim-{claim}"' in text
     ids = re.findall(r'\bid="([^"]+)"', text)

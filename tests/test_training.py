@@ -1,13 +1,16 @@
 import dataclasses
+import fcntl
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from repro import recipes, training
-from repro.checkpoints import Checkpoint, epoch_file, rolling_file
+from repro import paths, pipeline, recipes, training
+from repro.checkpoints import Checkpoint
 from repro.errors import ReproError
+from repro.paths import epoch_file, rolling_file
 from repro.recipes import Distillation, Recipe
 from tests import naive
 
@@ -173,3 +176,19 @@ def test_damaged_checkpoints_are_named(tmp_path):
     (tmp_path / "web.safetensors").write_text("<html>not found</html>")
     with pytest.raises(ReproError, match="truncated or damaged"):
         Checkpoint.load(tmp_path / "web.safetensors")
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(toy_world, monkeypatch):
+    st = recipes.recipe("st")
+
+    def train(*arguments, **settings):
+        handle = os.open(paths.run_folder(st, 0), os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+        raise InterruptedError("as expected")
+
+    monkeypatch.setattr(pipeline, "train", train)
+    for make in (pipeline.trained, pipeline.recorded_by_epoch):
+        with pytest.raises(InterruptedError, match="as expected"):
+            make(st, 0, pipeline.Options())

@@ -134,7 +134,7 @@ def write(folder: Path) -> None:
             recipe = recipes.recipe(name)
             samples = SAMPLES if name == "normal" else SWEEP_SAMPLES
             store.write(logits(recipe, seed, samples), folder / "logits" / f"{recipe.run(seed)}.nc")
-    for name in capacity.NETWORKS:
+    for name in recipes.FIGURE5:
         write_capacity(folder, name, (0, 1) if name in recipes.TEACHERS else (0,))
     pictures = np.random.default_rng(0).integers(0, 256, (SAMPLES, 3, 32, 32)).astype(np.uint8)
     (folder / "images").mkdir()

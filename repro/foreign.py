@@ -1,0 +1,180 @@
+"""Networks of others: their weights, their images, and datasets of their logits and capacities."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from PIL import Image
+from torch import Tensor, nn
+
+from repro import images, manifolds, paths, record, store
+from repro.attack import Evaluation
+from repro.capacity import Settings
+from repro.errors import ReproError, brief
+from repro.images import ImageSet
+from repro.network import laid_out
+from repro.training import Machine
+
+
+def load(weights: Path, factory: str) -> nn.Module:
+    """Return a network with its weights, in evaluation mode.
+
+    Parameters
+    ----------
+    weights : Path
+        A state dict: safetensors, or what ``torch.load`` reads with ``weights_only=True``, as
+        RobustBench's files; names may begin with ``module.``, as data-parallel training leaves
+        them.
+    factory : str
+        ``module:function``; the function returns the network, which takes pixels in [0, 1].
+
+    Raises
+    ------
+    ReproError
+        If there is no such function, or the weights do not fit.
+    """
+    model = _built(factory)
+    try:
+        model.load_state_dict(_state(weights))
+    except (RuntimeError, KeyError) as error:
+        raise ReproError(
+            f"{weights}: weights do not fit the network of {factory} ({brief(error)})"
+        ) from error
+    return laid_out(model.eval())
+
+
+def logits(
+    weights: Path, factory: str, data: ImageSet, settings: Evaluation, machine: Machine
+) -> xr.Dataset:
+    """Return the logits of anybody's network, attacked, as a dataset of kind ``logits``.
+
+    Parameters
+    ----------
+    weights, factory
+        As in `load`.
+    data : ImageSet
+        With labels.
+    settings : Evaluation
+    machine : Machine
+    """
+    model = load(weights, factory)
+    outputs = record.natural_logits(model, data.images[:2], "cpu").shape[1]
+    if outputs != len(data.classes):
+        raise ReproError(
+            f"--model {factory}: expected {len(data.classes)} logits, got {outputs}; likely a "
+            "network of another data set"
+        )
+    about = _attributes(weights, "logits", data, settings.seed)
+    digest = about["checkpoint_sha256"]
+    found = record.attacked(model, weights.stem, digest, data, settings, machine)
+    return found.assign_attrs(about)
+
+
+def capacities(
+    weights: Path, factory: str, data: ImageSet, settings: Settings, layers: Sequence[str] | None
+) -> xr.Dataset:
+    """Return capacities of anybody's network, as a dataset of kind ``capacity``.
+
+    Parameters
+    ----------
+    weights, factory
+        As in `load`.
+    data : ImageSet
+        Where labels are -1, the network's own predictions are attacked.
+    settings : Settings
+    layers : sequence of str or None
+    """
+    model = load(weights, factory)
+    if (data.labels < 0).any():
+        predicted = record.natural_logits(model, data.images, "cpu").argmax(1)
+        data = dataclasses.replace(data, labels=predicted.astype(np.int64))
+    found = manifolds.analyse(model, data, settings, weights.stem, layers)
+    return found.assign_attrs(_attributes(weights, "capacity", data, settings.seed))
+
+
+def _attributes(weights: Path, kind: str, data: ImageSet, seed: int) -> dict[str, Any]:
+    digest = paths.sha256(weights)
+    return {
+        "kind": kind, "run": weights.stem, "method": "given", "dataset": "given",
+        "data_sha256": data.sha256, "recipe": json.dumps({"name": weights.stem}),
+        "recipe_hash": digest[:16], "seed": seed, "scale": "given",
+        "checkpoint_sha256": digest, **store.provenance(),
+    }  # fmt: skip
+
+
+def _built(factory: str) -> nn.Module:
+    module, _, function = factory.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ReproError(
+            f"--model {factory}: expected MODULE:FUNCTION, a function without arguments that "
+            f"returns a network ({brief(error)})"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, nn.Module):
+        raise ReproError(f"--model {factory}: expected a torch module, got {type(model).__name__}")
+    return model
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state = loaded.get("state_dict", loaded)
+        return {
+            name.removeprefix("module."): tensor
+            for name, tensor in state.items()
+            if isinstance(tensor, Tensor)
+        }
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a state dict as safetensors or a weights-only .pt "
+            f"({brief(error)}); save model.state_dict()"
+        ) from error
+
+
+def given_images(path: Path) -> ImageSet:
+    """Return images of a folder (PNG, JPEG) or an ``.npz`` with ``images`` and maybe ``labels``.
+
+    Images are RGB and of one size, in an ``.npz`` uint8, shape (n, 3, rows, columns). Labels
+    that are not given are -1.
+    """
+    try:
+        if path.is_dir():
+            names = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")
+            )
+            opened = [np.asarray(Image.open(name).convert("RGB")) for name in names]
+            pixels = np.stack(opened).transpose(0, 3, 1, 2)
+            labels = None
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                pixels = file["images"]
+                labels = file["labels"] if "labels" in file.files else None
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise ValueError(f"images are {pixels.dtype} of shape {pixels.shape}")
+        labels = np.full(len(pixels), -1) if labels is None else labels
+        if labels.shape != (len(pixels),):
+            raise ValueError(f"{len(pixels)} images, but labels of shape {labels.shape}")
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a folder of equal-sized images or an .npz with uint8 images "
+            f"(n, 3, rows, columns) and maybe labels ({brief(error)})"
+        ) from error
+    pixels, labels = np.ascontiguousarray(pixels), labels.astype(np.int64)
+    return ImageSet(pixels, labels, np.arange(len(pixels)), (), images.content_hash(pixels, labels))

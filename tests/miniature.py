@@ -1,0 +1,117 @@
+"""The scale ``miniature`` on real images: the 1,000 stored ones, in the place of CIFAR-10.
+
+``python -m tests.miniature ARGUMENTS...`` is the ``repro`` command on them. Where ``KILL_ONCE``
+names a file that does not exist yet, the first process that saves a rolling checkpoint writes
+its run there and kills itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from repro import cli, images, paths, store, training
+
+TRAIN, TEST = 600, 100
+TEACHERS, STUDENTS = ("st", "at"), ("normal", "hybrid")
+COMMAND = (sys.executable, "-m", "tests.miniature")
+
+
+def parts() -> dict[str, images.Arrays]:
+    """Return some of the stored images with their labels, as a training and a test part."""
+    stored = paths.ROOT / "data"
+    pixels = images.read_sheet(stored / "images" / "cifar10-test-first-1000.png")
+    logits = store.open_dataset(stored / "logits" / "cifar10-small-st-seed0.nc")
+    labels = logits["label"].values[: len(pixels)].astype(np.int64)
+    return {"train": (pixels[:TRAIN], labels[:TRAIN]), "test": (pixels[-TEST:], labels[-TEST:])}
+
+
+def install() -> None:
+    """Put these images in the place of CIFAR-10, in the description and in the cache."""
+    both = parts()
+    images.SPECS["cifar10"] = dataclasses.replace(
+        images.CIFAR10,
+        count={part: len(labels) for part, (_, labels) in both.items()},
+        sha256={part: images.content_hash(*each) for part, each in both.items()},
+        validation_per_class=10,
+    )
+    images.write_cache("cifar10", both)
+
+
+def dying(save: Callable, mark: Path) -> Callable:
+    """Return `save` of a run such that the first process that calls it dies afterwards."""
+
+    def call(run, rolling):
+        save(run, rolling)
+        try:
+            claimed = mark.open("x")
+        except FileExistsError:
+            return
+        with claimed:
+            claimed.write(run.name)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return call
+
+
+def environment(world: Path) -> dict[str, str]:
+    """Return the variables of a process that works in `world`, wherever it is started."""
+    folders = {f"REPRO_{name.upper()}": str(world / name) for name in ("data", "cache", "build")}
+    return os.environ | folders | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run_alone(world: Path) -> None:
+    """Make two teachers and two students in one process, and attack the students."""
+    choice = ["--scale", "miniature", "--seed", "0", "--threads", "1", "--device", "cpu"]
+    command = [*COMMAND, "run", *STUDENTS, *choice]
+    done = subprocess.run(command, env=environment(world), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def snakemake(world: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Make the same through the workflow, with a profile of it."""
+    workflow = paths.ROOT / "repro" / "workflow"
+    settings = {
+        "plan": " ".join(STUDENTS), "scale": "miniature", "seeds": "0",
+        "data": world / "data", "cache": world / "cache", "repro": " ".join(COMMAND),
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "snakemake", "--directory", str(world),
+        "--snakefile", str(workflow / "Snakefile"),
+        "--profile", str(workflow / "profiles" / profile),
+        "--config", *(f"{name}={value}" for name, value in settings.items()), *arguments,
+    ]  # fmt: skip
+    return subprocess.run(
+        command, env=environment(world), capture_output=True, text=True, timeout=600
+    )
+
+
+def results(world: Path) -> dict[str, bytes]:
+    """Return the bytes of every array of the logits; all that was made is valid."""
+    found = {}
+    for name in STUDENTS:
+        dataset = store.open_dataset(file(world, "logits", name), "logits")
+        for variable in dataset.data_vars:
+            found[f"{name} {variable}"] = dataset[variable].values.tobytes()
+    for name in (*TEACHERS, *STUDENTS):
+        assert store.open_dataset(file(world, "log", name), "log").sizes["epoch"] == 2
+    return found
+
+
+def file(world: Path, kind: str, name: str) -> Path:
+    """Path of a dataset by kind and recipe."""
+    return world / "data" / kind / f"cifar10-miniature-{name}-seed0.nc"
+
+
+if __name__ == "__main__":
+    if "KILL_ONCE" in os.environ:
+        training._Run.save = dying(training._Run.save, Path(os.environ["KILL_ONCE"]))
+    install()
+    sys.exit(cli.main([*sys.argv[1:], "--save-every", "0"]))

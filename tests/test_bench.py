@@ -1,0 +1,71 @@
+import json
+
+import pytest
+import torch
+
+from repro import bench, cli, recipes, work
+
+NAMES = ("standard", "adversarial", "distillation", "attack")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    threads = torch.get_num_threads()
+    least = bench.Effort(steps=1, warm_up=1, iterations=(1, 2), evaluations=1)
+    monkeypatch.setattr(bench, "QUICK", least)
+    for name, size in {"MATMUL": 256, "COPIED": 2**20, "ATTACKED": 4}.items():
+        monkeypatch.setitem(getattr(bench, name), "cpu", size)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_bench_prints_every_row_and_writes_every_number(tmp_path, capsys):
+    file = tmp_path / "new" / "speed.json"
+    command = ["bench", "--quick", "--device", "cpu", "--precision", "float32", "--threads", "1"]
+    assert cli.main([*command, "--width", "8", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "cpu" in printed.splitlines()[0]
+    assert "1 threads" in printed.splitlines()[0]
+    assert "width 8" in printed.splitlines()[0]
+    for what in (*(f"{name} epoch of 45,000" for name in NAMES[:3]), "two attacks on 10,000"):
+        assert printed.count(what) == 2
+    assert printed.count("of it reached") == 4
+    assert "nan" not in printed
+    found = json.loads(file.read_text())
+    assert (found["width"], found["precision"]) == (8, "float32")
+    assert found["device"] in printed
+    flops = [
+        *(work.training_flops(recipes.recipe(name), 45_000, 10) for name in ("st", "at", "normal")),
+        work.attack_flops(8, 10, 10_000),
+    ]
+    for name, count in zip(NAMES, flops, strict=True):
+        entry = found[name]
+        assert entry["flops"] == count
+        assert entry["flops_per_second"] == pytest.approx(count / entry["seconds"][0])
+        assert entry["plain_seconds"][0] > 0
+    assert found["adversarial"]["seconds"][0] > found["standard"]["seconds"][0] > 0
+
+
+def test_without_the_official_attacks_the_rest_is_timed(monkeypatch):
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench, "METHODS", {})
+    machine = bench.Machine("cpu", "float32").resolve()
+    rows = list(bench.bench(machine, 8, bench.QUICK))
+    assert [row.plain for row in rows] == [None]
+    assert "not installed" in "\n".join(bench.table(rows, machine, 8))
+
+
+def test_what_bounds_is_the_later_of_both_limits():
+    times = bench.Timing((4.0, 2.0, 1000.5))
+    assert times.median == 4
+    assert str(times) == "4 (2 - 1,000)"
+    row = bench.Row("x", times, None, "", flops=100, moved=30, peak=50.0, bandwidth=10.0)
+    assert (row.speed, row.limits, row.bound) == (25.0, (2.0, 3.0), "bandwidth")
+
+
+def test_only_what_follows_the_warm_up_is_timed():
+    calls = []
+    found = bench.durations(lambda: calls.append(None), 2, 3, torch.device("cpu"))
+    assert len(calls) == 5
+    assert len(found) == 3
+    assert all(seconds >= 0 for seconds in found)

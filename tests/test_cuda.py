@@ -1,0 +1,131 @@
+"""What only a GPU can show: graphs equal plain steps, verdicts equal the CPU's, nothing waits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from repro import attack, graphs, recipes, training
+from repro.augment import Epoch, to_float
+from repro.images import ImageSet
+from repro.paths import rolling_file
+from repro.precision import strict_float32
+from tests import toy
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and torch finds none here"
+)
+METHODS = ("st", "at", "normal")
+STEPS = graphs.WARM_UP + 8
+
+
+def _run(name, precision="bfloat16", replayed=True):
+    recipe = dataclasses.replace(recipes.recipe(name), width=16, batch_size=64)
+    pixels, labels = toy.arrays(100, 1)
+    data = ImageSet(pixels, labels, labels, tuple("0123456789"), "")
+    targets = np.random.default_rng(0).normal(size=(len(data), 10)).astype(np.float32)
+    machine = training.Machine("cuda", precision, replayed).resolve()
+    parts = {"train": data, "validation": data}
+    return training._Run(recipe, 0, machine, None, targets, parts)
+
+
+def _steps(run, count):
+    draws = Epoch(len(run.data), "x", device="cuda")
+    run.model.train()
+    for _ in range(count):
+        run.one_step(draws)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_replayed_steps_equal_plain_ones(name, precision, capfd):
+    replayed, plain = _run(name, precision), _run(name, precision, replayed=False)
+    for run in (replayed, plain):
+        _steps(run, STEPS)
+    assert isinstance(replayed.update, graphs.Graphed)
+    assert replayed.update.checked, "the graph was never replayed"
+    assert not replayed.update.given_up, capfd.readouterr().err
+    assert replayed.total_loss.item() == pytest.approx(plain.total_loss.item(), rel=0.02)
+    for ours, theirs in zip(replayed.model.parameters(), plain.model.parameters(), strict=True):
+        assert (ours - theirs).norm() <= 0.1 * theirs.norm() + 0.01
+
+
+@pytest.mark.parametrize("replayed", [True, False])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_waits_for_the_gpu(name, replayed):
+    run = _run(name, replayed=replayed)
+    _steps(run, STEPS)
+    draws = Epoch(len(run.data), "x", device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run.one_step(draws)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_replay_takes_the_learning_rate_of_its_step(monkeypatch):
+    run = _run("st")
+    _steps(run, STEPS)
+    before = [each.clone() for each in run.model.parameters()]
+    monkeypatch.setattr(training, "learning_rate", lambda *_: 0.0)
+    _steps(run, 1)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_that_was_cut_goes_on_within_rounding(name, toy_world, toy_sheets, monkeypatch):
+    recipe = dataclasses.replace(recipes.recipe(name), batch_size=32)
+    targets = np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
+    settings = {
+        "machine": training.Machine("cuda"),
+        "images": toy_sheets,
+        "targets": targets if name == "normal" else None,
+    }
+    whole = training.train(recipe, 0, **settings)
+    monkeypatch.setenv("REPRO_CACHE", str(toy_world / "second"))
+    one_step = training._Run.one_step
+
+    def killed(run, draws):
+        if (run.epoch, run.step) == (1, 9):
+            raise KeyboardInterrupt
+        return one_step(run, draws)
+
+    monkeypatch.setattr(training._Run, "one_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, 0, save_every=0.0, **settings)
+    assert rolling_file(recipe, 0).exists()
+    monkeypatch.setattr(training._Run, "one_step", one_step)
+    cut = training.train(recipe, 0, **settings)
+    assert [e["loss"] for e in cut.log] == pytest.approx([e["loss"] for e in whole.log], rel=0.05)
+
+
+def test_verdicts_are_those_of_the_cpu(toy_world, toy_sheets):
+    recipe = recipes.recipe("at")
+    machine = training.Machine("cpu", "float32")
+    model = training.train(recipe, 0, machine=machine, images=toy_sheets).model(10)
+    pixels, labels = (torch.from_numpy(each) for each in toy.arrays(20, 2))
+    images, settings = to_float(pixels), attack.Evaluation(eps=1 / 255, iterations=30)
+    found = {}
+    for device in ("cpu", "cuda"):
+        found[device] = attack.evaluate(
+            model.to(device), images.to(device), labels.to(device), torch.arange(200), settings
+        )
+    ours, reference = found["cuda"], found["cpu"]
+    torch.testing.assert_close(ours.logits.cpu(), reference.logits, atol=1e-4, rtol=1e-4)
+    robust = reference.robust[-1]
+    assert 0 < robust.sum() < (reference.logits.argmax(1) == labels).sum()
+    assert (ours.robust.cpu() != reference.robust).sum(1).max() <= 1  # a coin on the boundary
+
+
+def test_strict_float32_does_not_round_to_tf32():
+    draws = torch.Generator().manual_seed(0)
+    images, weights = (torch.randn(4, 64, 16, 16, generator=draws) for _ in range(2))
+    exact = functional.conv2d(images.double(), weights[:, :, :3, :3].double())
+    with strict_float32():
+        found = functional.conv2d(images.cuda(), weights[:, :, :3, :3].cuda())
+        product = images.flatten(1).cuda() @ weights.flatten(1).cuda().T
+    torch.testing.assert_close(found.cpu().double(), exact, atol=1e-4, rtol=1e-5)
+    exact_product = images.flatten(1).double() @ weights.flatten(1).double().T
+    torch.testing.assert_close(product.cpu().double(), exact_product, atol=2e-3, rtol=1e-5)

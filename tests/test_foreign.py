@@ -1,0 +1,151 @@
+"""Networks of others: capacities and logits, and what is wrong with a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from repro import cli, foreign, profile, recipes, statistics, store
+from repro.errors import ReproError
+from tests import toy
+from tests.conftest import STORED
+
+
+def own_network() -> nn.Module:
+    """Return a network that is not ours."""
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(1800, 10)
+    )
+
+
+def hundred() -> nn.Module:
+    """Return a network of a hundred classes."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder, which is the cache too."""
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def weights(folder, suffix):
+    path, state = folder / f"mine{suffix}", own_network().state_dict()
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    return path
+
+
+def pictures(folder, form):
+    pixels, labels = toy.arrays(1, 5)
+    if form == "npz":
+        np.savez(folder / "images.npz", images=pixels, labels=labels)
+        return folder / "images.npz"
+    (folder / "pictures").mkdir()
+    for i, each in enumerate(pixels):
+        Image.fromarray(each.transpose(1, 2, 0)).save(folder / "pictures" / f"{i:02d}.png")
+    return folder / "pictures"
+
+
+@pytest.mark.parametrize(("suffix", "form"), [(".safetensors", "npz"), (".pt", "folder")])
+def test_anybodys_network_is_measured(suffix, form, place, capsys):
+    output = place / "mine.nc"
+    arguments = [
+        "manifolds", "--checkpoint", weights(place, suffix), "--images", pictures(place, form),
+        "--model", "tests.test_foreign:own_network", "--exemplars", "5", "--points", "4",
+        "--draws", "6", "--output", output, "--threads", "2",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    found = store.open_dataset(output, "capacity")
+    assert found["layer"].values.tolist() == ["input", "0", "1", "2", "3"]
+    assert dict(found.sizes) == {"layer": 5, "manifold": 5, "draw": 6}
+    assert "mine: adversarial manifolds, P = 5, M = 4" in printed
+    assert str(output) in printed
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("tests.test_foreign:nothing", "expected MODULE:FUNCTION"),
+        ("tests.test_foreign", "expected MODULE:FUNCTION"),
+        ("tests.toy:spec", "expected a torch module, got Spec"),
+        ("torch.nn:Identity", "weights do not fit the network"),
+        (None, "expected --model MODULE:FUNCTION beside it"),
+    ],
+)
+def test_what_is_wrong_with_a_network_is_one_line(model, problem, place, capsys):
+    more = ["--model", model] if model else []
+    path = str(weights(place, ".safetensors"))
+    images_of = str(pictures(place, "npz"))
+    assert cli.main(["manifolds", "--checkpoint", path, "--images", images_of, *more]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert problem in error
+
+
+def test_weights_and_images_that_are_none_are_refused(place):
+    (place / "no.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ReproError, match="weights-only"):
+        foreign._state(place / "no.pt")
+    np.savez(place / "no.npz", images=np.zeros((2, 3, 4, 4)))
+    with pytest.raises(ReproError, match="images are float64"):
+        foreign.given_images(place / "no.npz")
+
+
+def test_logits_of_anybodys_network_stand_beside_the_stored_ones(place, capsys):
+    output = place / "mine.nc"
+    state = {f"module.{name}": each for name, each in own_network().state_dict().items()}
+    torch.save({"state_dict": state}, place / "mine.pt")
+    arguments = [
+        "attack", "--checkpoint", place / "mine.pt", "--model", "tests.test_foreign:own_network",
+        "--limit", "40", "--iterations", "5", "--output", output,
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    found = store.open_dataset(output, "logits")
+    assert dict(found.sizes) == {"sample": 40, "class": 10, "attack": 2}
+    at = store.open_dataset(STORED / "logits" / f"{recipes.recipe('at').run(0)}.nc")
+    np.testing.assert_array_equal(found["label"], at["label"][:40])
+    rows = {line.split("  ")[0]: line for line in printed.splitlines()}
+    assert {"mine", "ST, scale small", "AT, scale small"} <= rows.keys()
+    shown = [float(number) for number in rows["mine"].split()[1:]]
+    assert shown == pytest.approx(list(profile.profile(found).values()), abs=0.006)
+
+
+def test_a_profile_holds_the_plain_statistics():
+    at = store.open_dataset(STORED / "logits" / f"{recipes.recipe('at').run(0)}.nc")
+    found, logits = profile.profile(at), at["logits"].values
+    robust = at["robust"].values[-1]
+    order = np.argsort(statistics.logit_gap(logits))
+    quarter = len(order) // 4
+    assert found["low"] == pytest.approx(100 * robust[order[:quarter]].mean(), abs=0.1)
+    assert found["high"] == pytest.approx(100 * robust[order[-quarter:]].mean(), abs=0.1)
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert found["sure"] == pytest.approx(softmax.max(1).mean())
+    assert found["max"] == pytest.approx(logits.max(1).mean())
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ([], "expected a recipe, or --checkpoint"),
+        (["st", "--checkpoint", "mine.pt"], "expected a recipe, or --checkpoint"),
+        (["--checkpoint", "{}", "--model", "tests.test_foreign:hundred"], "10 logits, got 100"),
+    ],
+)
+def test_an_attack_on_nothing_or_on_the_wrong_thing_is_one_line(more, problem, place, capsys):
+    torch.save(hundred().state_dict(), place / "hundred.pt")
+    more = [each.format(place / "hundred.pt") for each in more]
+    assert cli.main(["attack", "--limit", "20", *more]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert problem in error

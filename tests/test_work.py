@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from repro import attack, recipes, training, work
+from repro.network import ResNet18, frozen
+
+IMAGES, WIDTH = 2, 8
+
+
+@pytest.fixture
+def problem():
+    torch.manual_seed(0)
+    return ResNet18(10, WIDTH), torch.rand(IMAGES, 3, 32, 32), torch.zeros(IMAGES).long()
+
+
+class _NoModules:
+    """In the place of torch's tracker of modules, which cannot follow ``autograd.grad``."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def _counted(function) -> int:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()
+    with counter:
+        function()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("width", "classes"), [(8, 10), (16, 100), (64, 10)])
+def test_forward_flops_are_those_that_torch_counts(width, classes):
+    model = ResNet18(classes, width).eval()
+    with torch.no_grad():
+        counted = _counted(lambda: model(torch.rand(1, 3, 32, 32)))
+    assert work.forward_flops(width, classes) == counted
+
+
+def test_activations_are_those_of_the_network(problem):
+    model, images, _ = problem
+    sizes = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(lambda _, inputs, output: sizes.append(output[0].numel()))
+    model(images)
+    assert work.activations(WIDTH, 10) == sum(sizes)
+
+
+@pytest.mark.parametrize("name", ["st", "at", "normal"])
+def test_training_flops_are_those_that_torch_counts(name, problem):
+    model, images, labels = problem
+    recipe = recipes.recipe(name)
+    loss = training.batch_loss(recipe, training.Machine("cpu", "float32"))
+    targets, noise = torch.zeros(IMAGES, 10), torch.zeros_like(images)
+    counted = _counted(lambda: loss(model, images, labels, targets, noise)[0].backward())
+    assert work.training_flops(recipe, IMAGES, 10) == counted
+
+
+def test_attack_flops_are_those_that_torch_counts_when_nobody_is_fooled(problem):
+    model, images, labels = problem
+    with torch.no_grad():
+        model.eval().logits.bias[0] += 1000
+    settings = attack.Evaluation(iterations=3, restarts=2)
+    counted = _counted(
+        lambda: attack.evaluate(model, images, labels, torch.arange(IMAGES), settings)
+    )
+    assert work.attack_flops(WIDTH, 10, IMAGES, iterations=3, restarts=2) == counted
+
+
+def test_targets_flops_are_passes_of_all_images():
+    one = work.forward_flops(WIDTH, 10)
+    assert work.targets_flops(WIDTH, 10, images=7, passes=5) == 35 * one
+
+
+def test_a_step_of_an_attack_needs_no_gradient_by_weights(problem):
+    model, images, labels = problem
+    attacked = frozen(model)
+
+    def step():
+        functional.cross_entropy(attacked(images.requires_grad_()), labels).backward()
+
+    assert IMAGES * work.ascent_flops(WIDTH, 10) == _counted(step)

@@ -1,0 +1,102 @@
+"""Plans through Snakemake: each job once, on real images, killed and called again."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro import estimate, paths, schedule
+from tests import miniature
+
+WORKFLOW = paths.ROOT / "repro" / "workflow"
+pytest.importorskip("snakemake", reason="Snakemake is not installed: pip install '.[cluster]'")
+
+
+def dry_run(tmp_path: Path, profile: str, *arguments: str) -> list[str]:
+    """Return the commands that the workflow would call."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--directory",
+            str(tmp_path), "--snakefile", str(WORKFLOW / "Snakefile"), "--profile",
+            str(WORKFLOW / "profiles" / profile), *arguments,
+        ],
+        env=os.environ | {"PYTHONPATH": str(paths.ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return re.findall(r"^Shell command: (.* make .*\S)", done.stdout + done.stderr, flags=re.M)
+
+
+def test_a_dry_run_lists_everything_in_the_paper_once(tmp_path):
+    commands = dry_run(tmp_path, "gpus", "--config", f"data={tmp_path}")
+    jobs = schedule.with_needs(schedule.jobs([schedule.PAPER], "paper"))
+    expected = [
+        f"make {job.kind} {job.recipe.name} --scale paper --dataset {job.recipe.dataset} "
+        f"--seed {job.seed} --device cuda --threads 1"
+        for job in jobs
+    ]
+    assert sorted(command.partition("-m repro ")[2] for command in commands) == sorted(expected)
+    assert all("repro.workflow.free_gpu" in command for command in commands)
+    trained = {job.run for job in jobs if job.kind == "train"}
+    assert len(trained) == 129
+    assert trained == {run.recipe.run(run.seed) for run in estimate.runs(jobs)}
+
+
+def test_what_is_stored_is_not_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(paths.ROOT / "data"))
+    assert dry_run(tmp_path, "local", "--config", "plan=table2", "seeds=0 1") == []
+
+
+def test_what_is_stored_is_not_made_again_for_the_sake_of_others(tmp_path):
+    """A student is wanted whose teacher's logits are there, but not what it was trained by."""
+    stored = tmp_path / "data" / "logits" / "cifar10-small-at-seed0.nc"
+    stored.parent.mkdir(parents=True)
+    stored.touch()
+    settings = ("--config", "plan=at normal", "seeds=0", f"data={tmp_path / 'data'}")
+    commands = dry_run(tmp_path, "local", *settings)
+    made = [re.search(r"make (\w+ \S+)", command)[1] for command in commands]
+    assert sorted(made) == ["attack normal", "train at", "train normal"]
+
+
+@pytest.mark.workflow
+def test_a_killed_job_is_called_again_and_ends_in_the_same_logits(tmp_path, monkeypatch, rehearsal):
+    monkeypatch.setenv("KILL_ONCE", str(tmp_path / "killed"))
+    done = miniature.snakemake(tmp_path, "local", "--cores", "2")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed").read_text().startswith("cifar10-miniature-")
+    assert "Trying to restart job" in done.stderr
+    assert miniature.results(tmp_path) == rehearsal
+
+
+def test_on_a_cluster_the_scheduler_chooses_the_gpu(tmp_path):
+    as_on_a_node = ("--mode", "remote", "--default-resources", "gpu=1")
+    settings = ("--config", "plan=st", "seeds=0", f"data={tmp_path}")
+    commands = dry_run(tmp_path, "gpus", *as_on_a_node, *settings)
+    assert len(commands) == 2
+    assert all("--device cuda" in command for command in commands)
+    assert not any("free_gpu" in command for command in commands)
+
+
+def test_each_command_gets_a_gpu_to_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    wait = f"echo $CUDA_VISIBLE_DEVICES; until [ -e {tmp_path / 'go'} ]; do sleep 0.01; done"
+    command = [sys.executable, "-m", "repro.workflow.free_gpu", "sh", "-c"]
+
+    def start(script: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=paths.ROOT,
+        )  # fmt: skip
+
+    one, two = start(wait), start(wait)
+    assert {one.stdout.readline(), two.stdout.readline()} == {"4\n", "7\n"}
+    _, error = start("true").communicate()
+    assert "GPUs 4,7 are all taken" in error
+    (tmp_path / "go").touch()
+    for process in (one, two):
+        process.communicate()
+    printed, _ = start("echo $CUDA_VISIBLE_DEVICES").communicate()
+    assert printed == "4\n"
