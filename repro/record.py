@@ -35,6 +35,9 @@ CHUNK = {"cpu": 500, "cuda": 5000}
 EPOCH_IMAGES = 10_000
 """Training images whose logits are recorded epoch by epoch."""
 
+LOGIT_PRECISION = 1 / 1024
+"""Step to which logits under attack are rounded: at most 0.1 % of a probability."""
+
 EPOCH_PRECISION = 1 / 64
 """Step to which the logits recorded epoch by epoch are rounded, so that they compress."""
 
@@ -71,6 +74,21 @@ def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> 
     return np.concatenate(parts)
 
 
+def rounded(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return logits at the precision at which they are stored.
+
+    Every value goes to the nearest multiple of `LOGIT_PRECISION`, but an image whose two
+    largest logits would become equal keeps its own, so that no prediction changes.
+
+    Parameters
+    ----------
+    logits : array of shape (images, classes)
+    """
+    near = (np.round(logits / LOGIT_PRECISION) * LOGIT_PRECISION).astype(np.float32)
+    second, largest = np.sort(near, axis=1)[:, -2:].T
+    return np.where((second == largest)[:, None], logits, near)
+
+
 def attack(
     checkpoint: Checkpoint,
     data: ImageSet,
@@ -105,6 +123,8 @@ def attacked(
     chunk: int | None = None,
 ) -> xr.Dataset:
     """Return the variables of a dataset of kind ``logits`` of any network.
+
+    Logits are computed and judged in float32, then `rounded`.
 
     Parameters
     ----------
@@ -154,8 +174,8 @@ def attacked(
             bar.set_postfix(robust=f"{partial.robust[-1].mean():.1%}")
     return xr.Dataset(
         {
-            "logits": (("sample", "class"), partial.logits),
-            "adversarial_logits": (("sample", "class"), partial.adversarial_logits),
+            "logits": (("sample", "class"), rounded(partial.logits)),
+            "adversarial_logits": (("sample", "class"), rounded(partial.adversarial_logits)),
             "robust": (("attack", "sample"), partial.robust),
             "label": ("sample", data.labels.astype(np.int16)),
             "index": ("sample", data.index.astype(np.int32)),
@@ -163,6 +183,7 @@ def attacked(
         coords={"class": list(data.classes), "attack": list(settings.attacks)},
         attrs={
             "evaluation": json.dumps(dataclasses.asdict(settings)),
+            "rounded_to": LOGIT_PRECISION,
             "seconds_attack": partial.seconds,
             **{f"attack_{k}": v for k, v in machine.describe().items()},
             "attack_precision": "float32",

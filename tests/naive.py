@@ -12,6 +12,11 @@ def ranking(row):
     return sorted(range(len(row)), key=lambda c: (-row[c], c))
 
 
+def rounded(row, parts):
+    near = [round(value * parts) / parts for value in row]
+    return row if sorted(near)[-1] == sorted(near)[-2] else near
+
+
 def average(logits, k):
     result = []
     for row in logits:
