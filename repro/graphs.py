@@ -7,6 +7,7 @@ Python they keep a fast GPU waiting. A graph starts them all at once.
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,10 +18,10 @@ WARM_UP = 3
 """Calls that run one by one before the recording, in which libraries make their choices."""
 
 TOLERANCE = 0.1
-"""Largest mean relative difference between what a replay and the steps one by one change.
+"""Largest mean relative difference between what a replay and a plain call change.
 
-Kernels that add in no fixed order make a difference below a hundredth or so; a replay that
-works on wrong inputs one of about 1.
+Beyond that between two plain calls, which kernels that add in no fixed order make: up to 0.1 in
+bfloat16, where the sign of a gradient decides. A replay on wrong inputs makes one of about 1.
 """
 
 WORST = 0.5
@@ -31,8 +32,8 @@ class Graphed:
     """A function of tensors that is captured in a CUDA graph and from then on replayed.
 
     The first `WARM_UP` calls run as they are, the next one too, after it was captured; the one
-    after that is computed both ways, from the same state, and compared. If they differ, or the
-    capture fails, a line on stderr says so and every call runs as it is. So do calls with
+    after that is computed both ways, from the same state, and compared. If they differ by more
+    than two plain calls do, or the capture fails, a line on stderr says so and every call runs as it is. So do calls with
     tensors of other shapes, such as the last batch of an epoch.
 
     Parameters
@@ -85,25 +86,28 @@ class Graphed:
         self._aside(*tensors)
 
     def _check(self) -> None:
-        """Compute the call whose tensors are in place both ways; keep the plain result."""
+        """Compute the call whose tensors are in place both ways; keep a plain result."""
         assert self.replay is not None
+        plain = functools.partial(self.function, *self.static)
         state = self.state()
         before = [each.clone() for each in state]
-        self.replay()
-        replayed = [each.clone() for each in state]
-        for tensor, value in zip(state, before, strict=True):
-            tensor.copy_(value)
-        self.function(*self.static)
-        differences = [
-            _relative_difference(*three) for three in zip(before, replayed, state, strict=True)
-        ]
-        found = torch.stack(differences)
-        mean, worst = found.mean().item(), found.max().item()
+        results = []
+        for call in (self.replay, plain, plain):
+            for tensor, value in zip(state, before, strict=True):
+                tensor.copy_(value)
+            call()
+            results.append([each.clone() for each in state])
+        replayed, first, second = results
+        found, usual = (
+            torch.stack([_relative_difference(*three) for three in zip(before, a, b, strict=True)])
+            for a, b in ((replayed, second), (first, second))
+        )
+        mean, worst = (found - usual).mean().item(), (found - usual).max().item()
         self.checked = True
         if not (mean <= TOLERANCE and worst <= WORST):
             self._give_up(
                 f"its replay differs from the plain step by {mean:.2g} on average and "
-                f"{worst:.2g} at most, expected {TOLERANCE} and {WORST}"
+                f"{worst:.2g} at most more than usual, expected {TOLERANCE} and {WORST}"
             )
 
     def _give_up(self, reason: str) -> None:
@@ -123,8 +127,10 @@ class Graphed:
 
     def _captured(self, *tensors: Tensor) -> Callable[[], None]:
         """Return a function that repeats the call on what is in `tensors` then."""
+        gc.collect()  # the graphs of earlier runs, in cycles: their memory, and not in a capture
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        usual = torch.cuda.current_stream()  # to which a capture that fails does not go back
+        with torch.cuda.stream(usual), torch.cuda.graph(graph, stream=self._stream):
             self.function(*tensors)
         return graph.replay
 

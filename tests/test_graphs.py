@@ -91,6 +91,23 @@ def test_results_are_those_of_the_function_whatever_the_capture_does(kind, capsy
         assert "differs from the plain step" in warned
 
 
+@pytest.mark.parametrize(("kind", "given_up"), [(_Emulated, False), (_Forgetful, True)])
+def test_a_function_that_differs_from_call_to_call_is_compared_with_itself(kind, given_up):
+    """As kernels do that add in no fixed order, when the sign of a gradient decides."""
+    total, squares = torch.zeros(300), torch.zeros(300)
+    draws = torch.Generator().manual_seed(0)
+
+    def function(values):
+        for each, power in ((total, 1), (squares, 2)):
+            each.add_(values.pow(power).sum(0) * (1 + 0.2 * torch.randn(300, generator=draws)))
+
+    step = kind(function, lambda: [total, squares])
+    for _ in range(graphs.WARM_UP + 3):
+        step(torch.rand(4, 300, generator=draws))
+    assert step.checked
+    assert step.given_up == given_up
+
+
 def test_epochs_of_few_steps_are_never_captured(capsys):
     total, _, step = _sums(_Emulated)
     for _ in range(3):
