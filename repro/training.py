@@ -361,10 +361,10 @@ class _Run:
         while self.step < self.steps:
             size = self.one_step(draws)
             bar.update(size)
-            now = time.monotonic()
-            is_due = budget.spent or now - self.saved >= save_every
+            is_due = budget.spent or time.monotonic() - self.saved >= save_every
             if is_due and self.step < self.steps:
-                self.seconds += now - began
+                self.assert_finite()
+                self.seconds += time.monotonic() - began
                 self.save(rolling)
                 budget.check(f"step {self.step + 1} of epoch {self.epoch + 1} of {self.name}")
                 began = time.monotonic()
@@ -383,7 +383,6 @@ class _Run:
 
     def save(self, rolling: Path) -> None:
         """Write the checkpoint that a killed run resumes from."""
-        self.assert_finite()
         self.checkpoint().save(rolling)
         self.saved = time.monotonic()
 
@@ -421,6 +420,7 @@ class _Run:
         self.correct += (logits.detach().argmax(1) == labels).sum()
 
     def assert_finite(self) -> None:
+        """Wait for the device, whose work is then done, and refuse a loss that is not finite."""
         if not math.isfinite(self.total_loss.item()):
             raise ReproError(
                 f"{self.name}: the loss of epoch {self.epoch + 1} is not finite; training "

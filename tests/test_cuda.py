@@ -52,6 +52,7 @@ def test_replayed_steps_equal_plain_ones(name, precision, capfd):
         assert (ours - theirs).norm() <= 0.1 * theirs.norm() + 0.01
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("replayed", [True, False])
 @pytest.mark.parametrize("name", METHODS)
 def test_no_step_waits_for_the_gpu(name, replayed):
@@ -126,6 +127,6 @@ def test_strict_float32_does_not_round_to_tf32():
     with strict_float32():
         found = functional.conv2d(images.cuda(), weights[:, :, :3, :3].cuda())
         product = images.flatten(1).cuda() @ weights.flatten(1).cuda().T
-    torch.testing.assert_close(found.cpu().double(), exact, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found.cpu().double(), exact, atol=1e-3, rtol=1e-5)  # TF32: 1e-2
     exact_product = images.flatten(1).double() @ weights.flatten(1).double().T
     torch.testing.assert_close(product.cpu().double(), exact_product, atol=2e-3, rtol=1e-5)

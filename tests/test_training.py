@@ -2,6 +2,7 @@ import dataclasses
 import fcntl
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,22 @@ def test_seeds_differ(toy_world, toy_sheets):
     recipe = dataclasses.replace(_recipe("standard"), epochs=1)
     first, second = (training.train(recipe, s, machine=CPU, images=toy_sheets) for s in (0, 1))
     assert first.weights_sha256 != second.weights_sha256
+
+
+def test_the_time_that_a_device_is_waited_for_counts(toy_world, toy_sheets, monkeypatch):
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(training, "time", clock)
+    finish = training._Run.assert_finite
+
+    def late(run):
+        clock.now += 1.0
+        finish(run)
+
+    monkeypatch.setattr(training._Run, "assert_finite", late)
+    recipe = dataclasses.replace(_recipe("standard"), epochs=1)
+    done = training.train(recipe, 0, machine=CPU, images=toy_sheets, save_every=0.0)
+    steps = math.ceil(400 / recipe.batch_size)
+    assert done.log[0]["seconds"] == steps
 
 
 def test_divergence_stops_with_a_clear_message(toy_world, toy_sheets):
