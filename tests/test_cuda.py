@@ -21,8 +21,14 @@ METHODS = ("st", "at", "normal")
 STEPS = graphs.WARM_UP + 8
 
 
-def _run(name, precision="bfloat16", replayed=True):
-    recipe = dataclasses.replace(recipes.recipe(name), width=16, batch_size=64)
+@pytest.fixture
+def deterministic(monkeypatch):
+    """Take convolutions that add in one order, or two runs drift apart within some steps."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+def _run(name, precision="bfloat16", replayed=True, **changes):
+    recipe = dataclasses.replace(recipes.recipe(name), width=16, batch_size=64, **changes)
     pixels, labels = toy.arrays(100, 1)
     data = ImageSet(pixels, labels, labels, tuple("0123456789"), "")
     targets = np.random.default_rng(0).normal(size=(len(data), 10)).astype(np.float32)
@@ -40,16 +46,18 @@ def _steps(run, count):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", METHODS)
-def test_replayed_steps_equal_plain_ones(name, precision, capfd):
-    replayed, plain = _run(name, precision), _run(name, precision, replayed=False)
+def test_replayed_steps_equal_plain_ones(name, precision, deterministic, capfd):
+    replayed, plain = (_run(name, precision, each, learning_rate=1e-3) for each in (True, False))
+    before = [each.clone() for each in plain.model.parameters()]
     for run in (replayed, plain):
         _steps(run, STEPS)
     assert isinstance(replayed.update, graphs.Graphed)
     assert replayed.update.checked, "the graph was never replayed"
     assert not replayed.update.given_up, capfd.readouterr().err
     assert replayed.total_loss.item() == pytest.approx(plain.total_loss.item(), rel=0.02)
-    for ours, theirs in zip(replayed.model.parameters(), plain.model.parameters(), strict=True):
-        assert (ours - theirs).norm() <= 0.1 * theirs.norm() + 0.01
+    parameters = (before, replayed.model.parameters(), plain.model.parameters())
+    differences = [graphs._relative_difference(*each) for each in zip(*parameters, strict=True)]
+    assert torch.stack(differences).mean() <= 0.3
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -76,8 +84,10 @@ def test_a_replay_takes_the_learning_rate_of_its_step(monkeypatch):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_run_that_was_cut_goes_on_within_rounding(name, toy_world, toy_sheets, monkeypatch):
-    recipe = dataclasses.replace(recipes.recipe(name), batch_size=32)
+def test_a_run_that_was_cut_goes_on_within_rounding(
+    name, deterministic, toy_world, toy_sheets, monkeypatch
+):
+    recipe = dataclasses.replace(recipes.recipe(name), batch_size=32, learning_rate=1e-3)
     targets = np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
     settings = {
         "machine": training.Machine("cuda"),
@@ -99,7 +109,7 @@ def test_a_run_that_was_cut_goes_on_within_rounding(name, toy_world, toy_sheets,
     assert rolling_file(recipe, 0).exists()
     monkeypatch.setattr(training._Run, "one_step", one_step)
     cut = training.train(recipe, 0, **settings)
-    assert [e["loss"] for e in cut.log] == pytest.approx([e["loss"] for e in whole.log], rel=0.05)
+    assert [e["loss"] for e in cut.log] == pytest.approx([e["loss"] for e in whole.log], rel=0.02)
 
 
 def test_verdicts_are_those_of_the_cpu(toy_world, toy_sheets):
