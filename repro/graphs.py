@@ -33,8 +33,8 @@ class Graphed:
 
     The first `WARM_UP` calls run as they are, the next one too, after it was captured; the one
     after that is computed both ways, from the same state, and compared. If they differ by more
-    than two plain calls do, or the capture fails, a line on stderr says so and every call runs as it is. So do calls with
-    tensors of other shapes, such as the last batch of an epoch.
+    than two plain calls do, or the capture fails, a line on stderr says so and every call runs as
+    it is. So do calls with tensors of other shapes, such as the last batch of an epoch.
 
     Parameters
     ----------
