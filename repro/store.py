@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
 import re
 import subprocess
@@ -150,6 +151,8 @@ def provenance() -> dict[str, str]:
 
 
 def _commit() -> str:
+    """Return the commit of the sources; where they came without git's, that of REPRO_COMMIT."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True
@@ -160,8 +163,9 @@ def _commit() -> str:
         commit = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "repro")
     except OSError:
-        return "unknown"
-    return (commit + ("+changes" if changed else "")) or "unknown"
+        commit = changed = ""
+    commit += "+changes" if changed else ""
+    return commit or os.environ.get("REPRO_COMMIT", "unknown")
 
 
 def content_sha256(dataset: xr.Dataset) -> str:
