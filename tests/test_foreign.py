@@ -203,7 +203,7 @@ def test_a_given_network_is_attacked_and_teaches(adopted, toy_sheets, capsys, mo
     assert cli.main(arguments) == 0
 
 
-def test_a_plan_with_a_given_network_trains_all_but_it(adopted):
+def test_a_plan_with_a_given_network_trains_all_but_it(adopted, capsys):
     jobs = schedule.with_needs(schedule.jobs(["paper"], GIVEN, seeds=[0]))
     kinds = {job.kind for job in jobs if job.recipe.name == "at"}
     assert kinds == {"attack", "manifolds"}
@@ -214,6 +214,8 @@ def test_a_plan_with_a_given_network_trains_all_but_it(adopted):
     assert paper.epoch is None
     packed = transfer.contents(schedule.jobs(["normal"], GIVEN, seeds=[0]))
     assert list(packed) == ["cache/given/mine.safetensors"]
+    assert cli.main(["plan", "hybrid", "--scale", GIVEN, "--seed", "0"]) == 0
+    assert "Plan hybrid, scale small+given-mine: 2 runs." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
