@@ -202,6 +202,7 @@ def bench(machine: Machine, width: int, effort: Effort) -> Iterator[Row]:
     peak = peak_flops(device, torch.bfloat16 if bfloat16 else torch.float32)
     strict_peak = peak_flops(device, torch.float32) if bfloat16 else peak
     bandwidth = copy_bandwidth(device)
+    one = work.resnet18(width, CLASSES)
     for method, name in METHODS.items():
         recipe = dataclasses.replace(recipes.recipe(name), width=width)
         steps = max(effort.steps // (1 if recipe.pgd is None else 4), 1)
@@ -212,8 +213,8 @@ def bench(machine: Machine, width: int, effort: Effort) -> Iterator[Row]:
             )
             for timed in (_our_steps, _plain_steps)
         )
-        flops = work.training_flops(recipe, EPOCH_IMAGES, CLASSES)
-        moved = work.training_bytes(recipe, EPOCH_IMAGES, CLASSES, 2 if bfloat16 else 4)
+        flops = work.training_flops(one, recipe, EPOCH_IMAGES)
+        moved = work.training_bytes(one, recipe, EPOCH_IMAGES, 2 if bfloat16 else 4)
         yield Row(
             f"{method} epoch of {EPOCH_IMAGES:,}", ours, plain,
             f"{steps} steps of {recipe.batch_size}", flops, moved, peak, bandwidth,
@@ -225,8 +226,8 @@ def bench(machine: Machine, width: int, effort: Effort) -> Iterator[Row]:
     yield Row(
         f"two attacks on {EVALUATED_IMAGES:,}", timings[0], timings[1] if timings[1:] else None,
         f"{effort.evaluations} x {short} and {long} of 100 iterations on {count}",
-        work.attack_flops(width, CLASSES, EVALUATED_IMAGES),
-        work.attack_bytes(width, CLASSES, EVALUATED_IMAGES), strict_peak, bandwidth,
+        work.attack_flops(one, EVALUATED_IMAGES), work.attack_bytes(one, EVALUATED_IMAGES),
+        strict_peak, bandwidth,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -55,7 +55,7 @@ class Checkpoint:
             save_file(contiguous, temporary, metadata=metadata)
 
     @classmethod
-    def load(cls, path: Path) -> Checkpoint:
+    def load(cls, path: Path) -> Self:
         """Read from `path`.
 
         Raises

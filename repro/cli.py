@@ -124,6 +124,13 @@ def build_parser() -> argparse.ArgumentParser:
     attack.add_argument("--restarts", type=int, default=1, help="random restarts (default 1)")
     attack.add_argument("--limit", type=_count, metavar="N", help="only the first N test images")
 
+    adopt = add(
+        "adopt", "Let a network of your own stand for at, at scales as small+given-NAME.", _adopt
+    )
+    adopt.add_argument("name", metavar="NAME", help="letters, digits and underscores")
+    _add_dataset(adopt)
+    _add_foreign(adopt, required=True)
+
     run = add("run", "Make datasets: train, distil, attack, whatever is missing.", _run)
     run.add_argument(
         "recipes",
@@ -231,8 +238,8 @@ def _add_choice(command: argparse.ArgumentParser, seeds: bool = False) -> None:
         "--scale",
         type=_scale,
         metavar="SCALE",
-        help=f"{', '.join(recipes.SCALES)}, or a variation such as small+resnet34+eps4 (default "
-        "small; paper for the plan paper)",
+        help=f"{', '.join(recipes.SCALES)}, or a variation such as small+resnet34+eps4 or "
+        "small+given-NAME (default small; paper for the plan paper)",
     )
     if seeds:
         command.add_argument(
@@ -242,10 +249,15 @@ def _add_choice(command: argparse.ArgumentParser, seeds: bool = False) -> None:
         command.add_argument("--seed", type=_seed, default=0, help="default 0")
 
 
-def _add_foreign(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--checkpoint", type=_path, metavar="FILE", help="weights of your own")
-    command.add_argument("--model", metavar="MODULE:FUNCTION", help="makes your own network")
-    command.add_argument("--output", type=_path, metavar="FILE", help="for your own network")
+def _add_foreign(command: argparse.ArgumentParser, required: bool = False) -> None:
+    command.add_argument(
+        "--checkpoint", type=_path, metavar="FILE", help="weights of your own", required=required
+    )
+    command.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="makes your own network", required=required
+    )
+    if not required:
+        command.add_argument("--output", type=_path, metavar="FILE", help="for your own network")
 
 
 def _add_images(command: argparse.ArgumentParser) -> None:
@@ -263,7 +275,7 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         choices=("auto", "float32", "bfloat16"),
-        help="of training; logits are always recorded in float32",
+        help="of training; logits are always computed in float32",
     )
     command.add_argument("--threads", type=_count, metavar="N", help="CPU threads")
 
@@ -406,6 +418,17 @@ def _attack(parsed: argparse.Namespace) -> int:
     if wanted is None:
         return _foreign_logits(parsed, settings, options.machine)
     _print_accuracy(pipeline.recorded(wanted, parsed.seed, options, settings, parsed.limit))
+    return 0
+
+
+def _adopt(parsed: argparse.Namespace) -> int:
+    try:
+        from repro import foreign
+    except ImportError as error:
+        raise not_installed(error) from error
+    path = foreign.adopt(parsed.name, parsed.checkpoint, parsed.model, parsed.dataset)
+    print(f"{path}: stands for at, for instance in")
+    print(f"repro run table2 --scale small+{recipes.GIVEN}{parsed.name} --data RESULTS")
     return 0
 
 

@@ -3,7 +3,7 @@
 An estimate, not a measurement: the FLOPs of `repro.work` over the FLOP/s that a device has
 shown, in the paper's Table 3 or in ``repro bench``. Left out is what takes little beside
 training and attacks (validation, logits by epoch), and what is no GPU's work (manifolds).
-No torch here.
+No torch here, but for networks other than ResNet-18.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from repro import images, paths, schedule, work
-from repro.errors import ReproError, brief
-from repro.recipes import Recipe, evaluated_images, recipe
+from repro.errors import ReproError, brief, not_installed
+from repro.recipes import GIVEN, Recipe, evaluated_images, recipe
 from repro.schedule import STORED_AS, Job
 
 REPORTED = paths.ROOT / "paper" / "reported.toml"
@@ -92,18 +92,34 @@ def read_speeds(path: Path) -> Speeds:
         ) from error
 
 
-def _is_known(wanted: Recipe) -> bool:
-    return wanted.network == "resnet18"
+def _forward(wanted: Recipe) -> work.Forward:
+    """Return what an image takes in the network of a recipe."""
+    if wanted.network == "resnet18":
+        return work.resnet18(wanted.width, len(images.spec_of(wanted.dataset).classes))
+    return _counted(wanted.network, wanted.dataset)
 
 
-def _sizes(wanted: Recipe) -> tuple[int, int, int]:
-    """Return classes, training images and attacked images of a run."""
+@cache
+def _counted(name: str, dataset: str) -> work.Forward:
+    try:
+        from repro import foreign, network
+    except ImportError as error:
+        raise not_installed(error) from error
+    classes = len(images.spec_of(dataset).classes)
+    if name.startswith(GIVEN):
+        model = foreign.adopted(recipe("at", f"small+{name}", dataset), 0).model(classes)
+    else:
+        model = network.build(name, classes)
+    return network.forward_work(model)
+
+
+def _sizes(wanted: Recipe) -> tuple[int, int]:
+    """Return training images and attacked images of a run."""
     spec = images.spec_of(wanted.dataset)
-    classes = len(spec.classes)
-    training = spec.count["train"] - classes * spec.validation_per_class
+    training = spec.count["train"] - len(spec.classes) * spec.validation_per_class
     test = spec.count["test"]
     attacked = evaluated_images(wanted)
-    return classes, min(wanted.images or training, training), min(attacked or test, test)
+    return min(wanted.images or training, training), min(attacked or test, test)
 
 
 def flops(job: Job) -> int:
@@ -115,21 +131,20 @@ def flops(job: Job) -> int:
     Raises
     ------
     ReproError
-        If the network is not a ResNet-18.
+        If there is no such network here.
     """
     wanted = job.recipe
-    if not _is_known(wanted):
-        raise ReproError(
-            f"{job.run}: the arithmetic of {wanted.network} is not known, only that of resnet18"
-        )
-    classes, training, attacked = _sizes(wanted)
+    training, attacked = _sizes(wanted)
     if job.kind == "attack":
-        return work.attack_flops(wanted.width, classes, attacked)
+        return work.attack_flops(_forward(wanted), attacked)
     if job.kind != "train":
         return 0
-    passes = 0 if wanted.distillation is None else wanted.distillation.passes * len(job.needs)
-    return work.training_flops(wanted, wanted.epochs * training, classes) + work.targets_flops(
-        wanted.width, classes, training, passes
+    how = wanted.distillation
+    names = () if how is None else (how.teacher, how.partner)
+    teachers = [recipe(name, wanted.scale, wanted.dataset) for name in names if name is not None]
+    passes = 0 if how is None else how.passes
+    return work.training_flops(_forward(wanted), wanted, wanted.epochs * training) + sum(
+        work.targets_flops(_forward(teacher), training, passes) for teacher in teachers
     )
 
 
@@ -142,23 +157,17 @@ def hours(job: Job, speeds: Speeds) -> float:
 def minutes_to_ask_for(job: Job, speeds: Speeds) -> int:
     """Return a limit on wall time: twice the estimate, and an hour for what it leaves out.
 
-    It is a day for networks of which there is none; a job that is cut goes on when retried.
+    A job that is cut goes on when retried.
     """
-    if not _is_known(job.recipe):
-        return 24 * 60
     return 60 + math.ceil(2 * 60 * hours(job, speeds))
 
 
 def megabytes_to_ask_for(job: Job) -> int:
     """Return a limit on memory: 4 GB for libraries and images, and activations on a CPU.
 
-    These are the values and gradients of 500 images, as many as are attacked together. For
-    networks whose layers are not known it is 16 GB, which the paper's machines had (A.1).
+    These are the values and gradients of 500 images, as many as are attacked together.
     """
-    if not _is_known(job.recipe):
-        return 16_000
-    classes, _, _ = _sizes(job.recipe)
-    return 4000 + 500 * 2 * 4 * work.activations(job.recipe.width, classes) // 1_000_000
+    return 4000 + 500 * 2 * 4 * _forward(job.recipe).elements // 1_000_000
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ class Run:
             "run": self.recipe.run(self.seed),
             "method": self.recipe.method,
             "needs": [need.run for need in self.jobs[0].needs],
-            "train_hours": spent["train"],
+            "train_hours": spent.get("train", 0.0),
             "attack_hours": spent.get("attack", 0.0),
             "cost": None if price is None else price * total,
             "missing": self.missing,

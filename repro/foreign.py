@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from repro import images, manifolds, paths, record, store
 from repro.attack import Evaluation
 from repro.capacity import Settings
+from repro.checkpoints import Checkpoint
 from repro.errors import ReproError, brief
 from repro.images import ImageSet
 from repro.network import laid_out
+from repro.recipes import Recipe, given, recipe
 from repro.training import Machine
 
 
@@ -67,12 +70,7 @@ def logits(
     machine : Machine
     """
     model = load(weights, factory)
-    outputs = record.natural_logits(model, data.images[:2], "cpu").shape[1]
-    if outputs != len(data.classes):
-        raise ReproError(
-            f"--model {factory}: expected {len(data.classes)} logits, got {outputs}; likely a "
-            "network of another data set"
-        )
+    _check_outputs(model, factory, len(data.classes))
     about = _attributes(weights, "logits", data, settings.seed)
     digest = about["checkpoint_sha256"]
     found = record.attacked(model, weights.stem, digest, data, settings, machine)
@@ -99,6 +97,97 @@ def capacities(
         data = dataclasses.replace(data, labels=predicted.astype(np.int64))
     found = manifolds.analyse(model, data, settings, weights.stem, layers)
     return found.assign_attrs(_attributes(weights, "capacity", data, settings.seed))
+
+
+class Given(Checkpoint):
+    """A network that was trained elsewhere, in the place of one of a recipe."""
+
+    def model(self, classes: int) -> nn.Module:
+        """Return the network with its weights, in evaluation mode, channels last."""
+        factory = self.settings["model"]
+        network = _built(factory)
+        network.load_state_dict({k.removeprefix("model."): v for k, v in self.tensors.items()})
+        _check_outputs(network.eval(), factory, classes)
+        return laid_out(network)
+
+
+def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> Path:
+    """Keep a network under a name, to stand for ``at`` at scales such as ``small+given-NAME``.
+
+    There it is attacked, and teaches the students, in the place of the adversarially trained
+    network of the paper.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits and underscores.
+    weights, factory
+        As in `load`; the factory is called again whenever the network is used.
+    dataset : str
+        Whose classes it tells apart.
+
+    Returns
+    -------
+    Path
+        Of the weights, in the cache.
+
+    Raises
+    ------
+    ReproError
+        If the network is not one of this data set, or the name is bad or that of another.
+    """
+    if not re.fullmatch(r"\w+", name):
+        raise ReproError(f"name: expected letters, digits and underscores, got {name!r}")
+    as_teacher = recipe("at", f"small+given-{name}", dataset)
+    model = load(weights, factory)
+    _check_outputs(model, factory, len(images.spec_of(dataset).classes))
+    found = Given(
+        {f"model.{key}": tensor.clone() for key, tensor in model.state_dict().items()},
+        json.loads(as_teacher.to_json()),
+        as_teacher.hash,
+        seed=0,
+        epoch=0,
+        settings={"model": factory, "file": weights.name},
+    )
+    path = paths.given_file(name)
+    if path.exists() and Given.load(path).weights_sha256 != found.weights_sha256:
+        raise ReproError(f"{path}: holds other weights; choose another name, or delete the file")
+    found.save(path)
+    return path
+
+
+def adopted(wanted: Recipe, seed: int) -> Given:
+    """Return the network that stands for a recipe whose method is ``"given"``.
+
+    Raises
+    ------
+    ReproError
+        If there is none of this name.
+    """
+    name = given(wanted.scale)
+    assert name is not None
+    path = paths.given_file(name)
+    if not path.exists():
+        raise ReproError(
+            f"{path}: no network of this name was given; do so with 'repro adopt {name} "
+            "--checkpoint FILE --model MODULE:FUNCTION'"
+        )
+    return dataclasses.replace(
+        Given.load(path),
+        recipe=json.loads(wanted.to_json()),
+        recipe_hash=wanted.hash,
+        seed=seed,
+    )
+
+
+def _check_outputs(model: nn.Module, factory: str, classes: int) -> None:
+    image = np.zeros((1, 3, 32, 32), np.uint8)
+    outputs = record.natural_logits(model, image, "cpu").shape[-1]
+    if outputs != classes:
+        raise ReproError(
+            f"--model {factory}: expected {classes} logits, got {outputs}; likely a network of "
+            "another data set"
+        )
 
 
 def _attributes(weights: Path, kind: str, data: ImageSet, seed: int) -> dict[str, Any]:

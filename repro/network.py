@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from repro.errors import ReproError, brief
+from repro.work import Forward
 
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
 PIXEL_STD = (0.2470, 0.2435, 0.2616)
@@ -105,6 +106,26 @@ def build(name: str, classes: int, width: int = 64) -> nn.Module:
             f"wide_resnet50_2, or of timm, as timm:resnet26 ({brief(error)})"
         ) from error
     return nn.Sequential(OrderedDict(normalise=Normalise(), network=inner))
+
+
+def forward_work(model: nn.Module) -> Forward:
+    """Return what a 32 x 32 image takes in any network, by its convolutions and linear layers."""
+    layers: list[tuple[int, int]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        elements = output[0].numel()
+        layers.append((2 * elements * cast(Tensor, layer.weight)[0].numel(), elements))
+
+    hooks = [
+        module.register_forward_hook(note)
+        for module in model.modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    return Forward.of(layers)
 
 
 class Normalise(nn.Module):

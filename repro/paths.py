@@ -52,6 +52,11 @@ def rolling_file(recipe: Recipe, seed: int) -> Path:
     return run_folder(recipe, seed) / "rolling.safetensors"
 
 
+def given_file(name: str) -> Path:
+    """Path of a network that was given under this name, in the cache."""
+    return cache() / "given" / f"{name}.safetensors"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there only if the block succeeds.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from repro import foreign, manifolds, paths, record, store
 from repro import images as image_files
-from repro import manifolds, paths, record, store
 from repro.attack import Evaluation
 from repro.budget import Budget
 from repro.capacity import Settings
@@ -45,6 +45,8 @@ class Options:
 def do(job: Job, options: Options) -> Path:
     """Return the path of the dataset that a job makes, making all that it needs."""
     options.budget.check(f"{job.kind} of {job.run}")
+    if job.recipe.method == "given" and job.kind in ("train", "epochs"):
+        raise ReproError(f"{job.run}: is given, so it is not trained and has no epochs")
     if job.kind == "attack":
         return recorded(job.recipe, job.seed, options)
     if job.kind == "epochs":
@@ -75,7 +77,7 @@ def trained(
     between natural and adversarial accuracy on the validation images, if there are any (paper,
     section 3), or epoch 40 at the scale at which the paper found it. A run is trained no
     further than is asked for; its log is stored once it is at its end. A process that wants what
-    another is training waits for it.
+    another is training waits for it. A given network is taken as it is.
 
     Parameters
     ----------
@@ -87,6 +89,8 @@ def trained(
     to_the_end : bool
         Train all epochs, even if an earlier one is returned.
     """
+    if wanted.method == "given":
+        return foreign.adopted(wanted, seed)
     known = epoch or known_epoch(wanted)
     stored = stored_checkpoint(wanted.run(seed))
     if stored.exists() and not to_the_end:

@@ -74,7 +74,7 @@ class Recipe:
     scale : str
         As in `recipe`.
     network : str
-        As in `repro.network.build`.
+        As in `repro.network.build`; `GIVEN` and a name for one that is not trained here.
     width : int
         Of a ResNet-18; other networks have their own.
     images : int or None
@@ -102,7 +102,9 @@ class Recipe:
 
     @property
     def method(self) -> str:
-        """``"standard"``, ``"adversarial"`` or ``"distillation"``."""
+        """``"standard"``, ``"adversarial"``, ``"distillation"``, or ``"given"``: not trained."""
+        if self.network.startswith(GIVEN):
+            return "given"
         if self.distillation is not None:
             return "distillation"
         return "standard" if self.pgd is None else "adversarial"
@@ -138,6 +140,9 @@ def parse(plain: Mapping[str, Any]) -> Recipe:
 ADDED: dict[str, Any] = {"images": None, "network": "resnet18", "eps": PGD.eps}
 """Fields that came after the first stored results, whose hashes must stay, with their defaults."""
 
+GIVEN = "given-"
+"""Before the name of a network that `repro.foreign.adopt` keeps, in a scale or a recipe."""
+
 SCALES: dict[str, dict[str, Any]] = {
     "paper": {"width": 64, "epochs": 200},
     "small": {"width": 8, "epochs": 6},
@@ -145,7 +150,8 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 """``miniature`` rehearses every step on real images in minutes; its results mean nothing.
 
-Each can be varied by another network and another radius, as in ``small+resnet34+eps4``.
+Each can be varied by another network and another radius, as in ``small+resnet34+eps4``, and by
+a given network in the place of the adversarially trained one, as in ``small+given-mine``.
 """
 
 
@@ -158,26 +164,35 @@ def base(scale: str) -> str:
 
 
 def variation(scale: str) -> dict[str, Any]:
-    """Return the fields of a recipe that the variation of a scale sets.
+    """Return the fields of a recipe that the variation of a scale sets, and ``"given"``.
 
     Raises
     ------
     ReproError
-        If a network or a radius is named twice or badly.
+        If something is named twice or badly.
     """
     name = base(scale)
     fields: dict[str, Any] = {}
     for part in scale.split("+")[1:]:
         radius = re.fullmatch(r"eps(\d+)", part)
         network = re.fullmatch(r"[a-z]\w*(:\w+)?", part)
-        change = {"eps": int(radius[1]) / 255} if radius else {"network": part}
-        if not network or change.get("eps") == 0 or change.keys() & fields.keys():
+        teacher = re.fullmatch(rf"{GIVEN}\w+", part)
+        change: dict[str, Any] = {"given" if teacher else "network": part}
+        if radius:
+            change = {"eps": int(radius[1]) / 255}
+        if not (network or teacher) or change.get("eps") == 0 or change.keys() & fields.keys():
             raise ReproError(
-                f"unknown scale {scale!r}: expected {name}, +NETWORK and +epsN for N/255, each "
-                f"once at most, as in {name}+resnet34+eps4"
+                f"unknown scale {scale!r}: expected {name}, +NETWORK, +epsN for N/255 and "
+                f"+{GIVEN}NAME, each once at most, as in {name}+resnet34+eps4"
             )
         fields |= change
     return fields
+
+
+def given(scale: str) -> str | None:
+    """Return the name of the network that stands for ``at`` at this scale, if one is given."""
+    part: str | None = variation(scale).get("given")
+    return None if part is None else part.removeprefix(GIVEN)
 
 
 SEEDS = (0, 1, 2)
@@ -215,6 +230,8 @@ _FIX_K: dict[str, dict[str, Any]] = {
 
 
 def _by_epoch(scale: str, name: str, loss: str) -> dict[str, dict[str, Any]]:
+    if given(scale):  # has no epochs
+        return {}
     return {
         f"{name}-epoch-{epoch}": {"distillation": Distillation(epoch=epoch, loss=loss)}
         for epoch in TEACHER_EPOCHS[base(scale)]
@@ -281,7 +298,7 @@ def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
     name : str
     scale : str
         Of `SCALES`, maybe varied, as in ``small+resnet34+eps4``: with another network, trained
-        and attacked in the ball of 4/255.
+        and attacked in the ball of 4/255; or in ``small+given-mine``: taught by a given network.
     dataset : str
 
     Raises
@@ -290,6 +307,7 @@ def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
         If there is no such recipe or scale.
     """
     varied = variation(scale)
+    teacher = varied.pop("given", None)
     methods = _methods(scale)
     if name not in methods:
         raise ReproError(
@@ -298,8 +316,11 @@ def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
     settings = {**SCALES[base(scale)], **methods[name], **varied}
     if "eps" in varied and "pgd" in settings:
         settings["pgd"] = PGD.in_ball(varied["eps"])
+    if teacher is not None and name == "at":
+        settings |= {"network": teacher, "epochs": 0, "pgd": None}
     distillation = settings.get("distillation")
-    if base(scale) == "paper" and distillation is not None and distillation.epoch is None:
+    at_40 = base(scale) == "paper" and teacher is None
+    if at_40 and distillation is not None and distillation.epoch is None:
         settings["distillation"] = dataclasses.replace(distillation, epoch=40)
     return Recipe(name=name, scale=scale, dataset=dataset, **settings)
 

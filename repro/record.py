@@ -361,10 +361,10 @@ def _same_weights(saved: xr.Dataset, checkpoint: Checkpoint, path: Path) -> None
 
 def _in_batch_mode(checkpoint: Checkpoint, classes: int) -> nn.Module:
     """Return the network normalising by batch statistics, with running ones left alone."""
-    model = checkpoint.model(classes).train()
+    model = checkpoint.model(classes)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.0
+            module.train().momentum = 0.0
     return model
 
 

@@ -49,15 +49,17 @@ class Job:
     @property
     def needs(self) -> tuple[Job, ...]:
         """The jobs that an engine has to do before; `pipeline.do` makes what is missing itself."""
-        if self.kind != "train":
-            return (Job("train", self.recipe, self.seed),)
         how = self.recipe.distillation
-        names = () if how is None else (how.teacher, how.partner)
-        return tuple(
-            Job("train", recipe(name, self.recipe.scale, self.recipe.dataset), self.seed)
-            for name in names
-            if name is not None
-        )
+        if self.kind != "train":
+            needed = [self.recipe]
+        else:
+            names = () if how is None else (how.teacher, how.partner)
+            needed = [
+                recipe(name, self.recipe.scale, self.recipe.dataset)
+                for name in names
+                if name is not None
+            ]
+        return tuple(Job("train", each, self.seed) for each in needed if each.method != "given")
 
 
 def jobs(
@@ -76,12 +78,18 @@ def jobs(
     Returns
     -------
     list of Job
-        Each once. What is in no table comes after what is; else seed by seed.
+        Each once. What is in no table comes after what is; else seed by seed. Of a given
+        network there is no training and no logits by epoch.
     """
     found = list(_paper(scale, seeds)) if PAPER in names else []
     others = [_artefact(name, scale, dataset, seeds) for name in names if name != PAPER]
     found += sorted((j for each in others for j in each), key=lambda j: recipes.is_sweep(j.recipe))
-    return list(dict.fromkeys(found))
+    trained = ("train", "epochs")
+    return [
+        job
+        for job in dict.fromkeys(found)
+        if job.recipe.method != "given" or job.kind not in trained
+    ]
 
 
 def scale_of(names: Sequence[str]) -> str:

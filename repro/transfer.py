@@ -19,7 +19,8 @@ from typing import Any
 from repro import paths, store
 from repro.errors import ReproError, brief
 from repro.images import cached_file
-from repro.paths import epoch_file, rolling_file, run_folder
+from repro.paths import epoch_file, given_file, rolling_file, run_folder
+from repro.recipes import given
 from repro.schedule import Job, known_epoch, with_needs
 
 PIECE = 15 << 20
@@ -59,6 +60,8 @@ def contents(jobs: Sequence[Job], with_images: bool = False) -> dict[str, Path]:
 def _unfinished(job: Job) -> Iterator[Path]:
     epoch = known_epoch(job.recipe)
     how = job.recipe.distillation
+    if name := given(job.recipe.scale):
+        yield given_file(name)
     yield rolling_file(job.recipe, job.seed)
     if epoch is None or job.kind == "epochs":
         yield from sorted(run_folder(job.recipe, job.seed).glob("epoch-*.safetensors"))

@@ -7,7 +7,8 @@ the memory traffic. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from repro.recipes import Recipe
@@ -60,43 +61,62 @@ def layers(width: int, classes: int, side: int = 32) -> Iterator[Layer]:
     yield Layer(inputs, classes, 1, 1)
 
 
-def forward_flops(width: int, classes: int) -> int:
-    """Return the FLOPs of one 32 x 32 image's forward pass."""
-    return sum(layer.flops for layer in layers(width, classes))
+@dataclass(frozen=True)
+class Forward:
+    """What one image's forward pass takes.
+
+    Attributes
+    ----------
+    flops : int
+        Of convolutions and linear layers.
+    first : int
+        Of these, those of the first layer, whose input needs no gradient in training.
+    elements : int
+        Numbers that all these layers put out.
+    """
+
+    flops: int
+    first: int
+    elements: int
+
+    @classmethod
+    def of(cls, layers: Iterable[tuple[int, int]]) -> Forward:
+        """Return the sum of layers, each given by its FLOPs and its numbers."""
+        flops, elements = zip(*layers, strict=True)
+        return cls(sum(flops), flops[0], sum(elements))
 
 
-def ascent_flops(width: int, classes: int) -> int:
+def resnet18(width: int, classes: int) -> Forward:
+    """Return what a 32 x 32 image takes in `repro.network.ResNet18`."""
+    return Forward.of((each.flops, each.elements) for each in layers(width, classes))
+
+
+def ascent_flops(one: Forward) -> int:
     """Return the FLOPs of one image's attack step: forward, and the gradient by the input."""
-    return 2 * forward_flops(width, classes)
+    return 2 * one.flops
 
 
-def training_flops(recipe: Recipe, images: int, classes: int) -> int:
+def training_flops(one: Forward, recipe: Recipe, images: int) -> int:
     """Return the FLOPs of training on so many images, which is an epoch for all of them.
 
     A training step takes three forward passes' worth (forward, gradients by the weights and
-    by the inputs) but for the first convolution, whose input needs no gradient. Adversarial
+    by the inputs) but for the first layer, whose input needs no gradient. Adversarial
     training takes an attack step more for each step of its PGD; a student's targets are not
     counted here, see `targets_flops`.
     """
-    first = next(layers(recipe.width, classes)).flops
-    each = 3 * forward_flops(recipe.width, classes) - first
+    each = 3 * one.flops - one.first
     if recipe.pgd is not None:
-        each += recipe.pgd.steps * ascent_flops(recipe.width, classes)
+        each += recipe.pgd.steps * ascent_flops(one)
     return images * each
 
 
-def targets_flops(width: int, classes: int, images: int, passes: int) -> int:
+def targets_flops(one: Forward, images: int, passes: int) -> int:
     """Return the FLOPs of a teacher's logits of so many images, averaged over `passes`."""
-    return passes * images * forward_flops(width, classes)
+    return passes * images * one.flops
 
 
 def attack_flops(
-    width: int,
-    classes: int,
-    images: int,
-    iterations: int = 100,
-    restarts: int = 1,
-    attacks: int = 2,
+    one: Forward, images: int, iterations: int = 100, restarts: int = 1, attacks: int = 2
 ) -> int:
     """Return the FLOPs of an evaluation by APGD, as an upper bound.
 
@@ -105,13 +125,8 @@ def attack_flops(
     forward pass is the natural one.
     """
     runs = attacks * restarts
-    each = runs * (iterations + 1) * ascent_flops(width, classes)
-    return images * (each + (1 + runs) * forward_flops(width, classes))
-
-
-def activations(width: int, classes: int) -> int:
-    """Return how many numbers all layers of one image's forward pass put out."""
-    return sum(layer.elements for layer in layers(width, classes))
+    each = runs * (iterations + 1) * ascent_flops(one)
+    return images * (each + (1 + runs) * one.flops)
 
 
 TRAINING_PASSES = 19
@@ -132,7 +147,7 @@ ReLU reads the output and the gradient and writes; the convolution reads and wri
 """
 
 
-def training_bytes(recipe: Recipe, images: int, classes: int, number: int) -> int:
+def training_bytes(one: Forward, recipe: Recipe, images: int, number: int) -> int:
     """Return an estimate of the bytes that activations move in training on so many images.
 
     A number takes `number` bytes. Weights are left out: a batch shares them.
@@ -140,13 +155,13 @@ def training_bytes(recipe: Recipe, images: int, classes: int, number: int) -> in
     passes = TRAINING_PASSES
     if recipe.pgd is not None:
         passes += recipe.pgd.steps * ASCENT_PASSES
-    return images * passes * activations(recipe.width, classes) * number
+    return images * passes * one.elements * number
 
 
 def attack_bytes(
-    width: int, classes: int, images: int, iterations: int = 100, restarts: int = 1,
-    attacks: int = 2, number: int = 4,
+    one: Forward, images: int, iterations: int = 100, restarts: int = 1, attacks: int = 2,
+    number: int = 4,
 ) -> int:  # fmt: skip
     """Return an estimate, as an upper bound like `attack_flops`, of the bytes of activations."""
     gradients = attacks * restarts * (iterations + 1)
-    return images * gradients * ASCENT_PASSES * activations(width, classes) * number
+    return images * gradients * ASCENT_PASSES * one.elements * number

@@ -35,8 +35,11 @@ def test_bench_prints_every_row_and_writes_every_number(tmp_path, capsys):
     assert (found["width"], found["precision"]) == (8, "float32")
     assert found["device"] in printed
     flops = [
-        *(work.training_flops(recipes.recipe(name), 45_000, 10) for name in ("st", "at", "normal")),
-        work.attack_flops(8, 10, 10_000),
+        *(
+            work.training_flops(work.resnet18(8, 10), recipes.recipe(name), 45_000)
+            for name in ("st", "at", "normal")
+        ),
+        work.attack_flops(work.resnet18(8, 10), 10_000),
     ]
     for name, count in zip(NAMES, flops, strict=True):
         entry = found[name]

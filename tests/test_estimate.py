@@ -77,9 +77,10 @@ def test_more_is_asked_for_more():
     assert estimate.megabytes_to_ask_for(small) < estimate.megabytes_to_ask_for(paper)
 
 
-def test_other_networks_are_not_estimated_but_can_be_asked_for(capsys):
-    assert cli.main(["plan", "st", "--scale", "paper+resnet34"]) == 1
-    assert "arithmetic of resnet34 is not known" in capsys.readouterr().err
-    job = training("st", "paper+resnet34")
-    assert estimate.minutes_to_ask_for(job, SPEEDS) == 24 * 60
-    assert estimate.megabytes_to_ask_for(job) == 16_000
+def test_other_networks_are_estimated_by_their_own_layers(capsys):
+    ours, other = training("st", "paper"), training("st", "paper+resnet34")
+    assert 1.9 < estimate.flops(other) / estimate.flops(ours) < 2.3  # 2.09 by the multiply-adds
+    assert estimate.megabytes_to_ask_for(other) > estimate.megabytes_to_ask_for(ours)
+    assert cli.main(["plan", "st", "--scale", "paper+resnet34"]) == 0
+    assert cli.main(["plan", "st", "--scale", "paper+nonsense"]) == 1
+    assert "network 'nonsense': expected resnet18 or another" in capsys.readouterr().err

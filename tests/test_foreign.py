@@ -9,8 +9,21 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from repro import cli, foreign, profile, recipes, statistics, store
+from repro import (
+    cli,
+    foreign,
+    images,
+    profile,
+    recipes,
+    record,
+    schedule,
+    statistics,
+    store,
+    transfer,
+)
 from repro.errors import ReproError
+from repro.network import laid_out
+from repro.training import Machine
 from tests import toy
 from tests.conftest import STORED
 
@@ -146,6 +159,88 @@ def test_an_attack_on_nothing_or_on_the_wrong_thing_is_one_line(more, problem, p
     torch.save(hundred().state_dict(), place / "hundred.pt")
     more = [each.format(place / "hundred.pt") for each in more]
     assert cli.main(["attack", "--limit", "20", *more]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert problem in error
+
+
+GIVEN = "small+given-mine"
+
+
+@pytest.fixture
+def adopted(toy_world):
+    """The folder of a world in which a network is given."""
+    arguments = [
+        "adopt", "mine", "--checkpoint", weights(toy_world, ".pt"),
+        "--model", "tests.test_foreign:own_network",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0
+    return toy_world
+
+
+def test_a_given_network_is_attacked_and_teaches(adopted, toy_sheets, capsys, monkeypatch):
+    arguments = ["run", "at", "normal", "hybrid", "--scale", GIVEN, "--seed", "0"]
+    arguments += ["--images", str(toy_sheets)]
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    at, normal, hybrid = (recipes.recipe(name, GIVEN) for name in ("at", "normal", "hybrid"))
+    found = store.open_dataset(store.path_of("logits", at.run(0)), "logits")
+    assert (found.attrs["method"], found.attrs["scale"]) == ("given", GIVEN)
+    test = images.load("cifar10", "test", toy_sheets)
+    logits = record.natural_logits(laid_out(own_network().eval()), test.images, "cpu")
+    np.testing.assert_array_equal(found["logits"].values, record.rounded(logits))
+    own = foreign.adopted(at, 0)
+    taught = record.targets(own, images.load("cifar10", "train", toy_sheets), 5, Machine("cpu"))
+    wrong = (taught["logits"].values.argmax(1) != taught["label"].values).mean()
+    for student in (normal, hybrid):
+        log = store.open_dataset(store.path_of("log", student.run(0)), "log").attrs
+        assert log["teacher_run"] == at.run(0)
+        assert log["teacher_training_error"] == pytest.approx(wrong)
+        assert store.path_of("logits", student.run(0)).exists()
+    assert store.path_of("log", recipes.recipe("st", GIVEN).run(0)).exists()  # hybrid's partner
+    assert not store.path_of("log", at.run(0)).exists()
+    capsys.readouterr()
+    monkeypatch.setattr(foreign, "adopted", None)  # everything is stored
+    assert cli.main(arguments) == 0
+
+
+def test_a_plan_with_a_given_network_trains_all_but_it(adopted, capsys):
+    jobs = schedule.with_needs(schedule.jobs(["paper"], GIVEN, seeds=[0]))
+    kinds = {job.kind for job in jobs if job.recipe.name == "at"}
+    assert kinds == {"attack", "manifolds"}
+    assert not [job for job in jobs if "epoch" in job.recipe.name]
+    assert {"st", "normal", "fix-1-permute", "hybrid"} <= {job.recipe.name for job in jobs}
+    assert all(need in jobs for job in jobs for need in job.needs)
+    paper = recipes.recipe("normal", "paper+given-mine").distillation
+    assert paper.epoch is None
+    packed = transfer.contents(schedule.jobs(["normal"], GIVEN, seeds=[0]))
+    assert list(packed) == ["cache/given/mine.safetensors"]
+    assert cli.main(["plan", "hybrid", "--scale", GIVEN, "--seed", "0"]) == 0
+    assert "Plan hybrid, scale small+given-mine: 2 runs." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["run", "normal", "--scale", "small+given-other"], "no network of this name was given"),
+        (["train", "at", "--scale", GIVEN], "is given, so it is not trained"),
+        (["adopt", "mine", "--checkpoint", "{}/other.pt"], "holds other weights"),
+        (["adopt", "a/b", "--checkpoint", "{}/other.pt"], "expected letters, digits"),
+        (["adopt", "wide", "--checkpoint", "{}/hundred.pt"], "10 logits, got 100"),
+    ],
+)
+def test_what_is_wrong_with_a_given_network_is_one_line(
+    arguments, problem, adopted, toy_sheets, capsys
+):
+    state = own_network().state_dict()
+    torch.save({name: each + 1 for name, each in state.items()}, adopted / "other.pt")
+    torch.save(hundred().state_dict(), adopted / "hundred.pt")
+    capsys.readouterr()
+    if arguments[0] == "adopt":
+        network = "hundred" if "wide" in arguments else "own_network"
+        arguments = [*arguments, "--model", f"tests.test_foreign:{network}"]
+    else:
+        arguments = [*arguments, "--images", str(toy_sheets)]
+    assert cli.main([each.format(adopted) for each in arguments]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert problem in error

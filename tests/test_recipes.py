@@ -61,9 +61,19 @@ def test_a_scale_can_be_varied():
     assert [need.recipe for need in normal.needs] == [recipes.recipe("at", "small+eps4")]
 
 
-@pytest.mark.parametrize("scale", ["small+", "small+eps4+eps5", "small+eps0", "small+a+b"])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        "small+",
+        "small+eps4+eps5",
+        "small+eps0",
+        "small+a+b",
+        "small+given-",
+        "small+given-a+given-b",
+    ],
+)
 def test_a_bad_variation_says_what_one_looks_like(scale):
-    with pytest.raises(ReproError, match=r"expected small, \+NETWORK and \+epsN for N/255"):
+    with pytest.raises(ReproError, match=r"expected small, \+NETWORK, \+epsN for N/255"):
         recipes.recipe("st", scale)
 
 

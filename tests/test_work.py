@@ -4,9 +4,10 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro import attack, recipes, training, work
-from repro.network import ResNet18, frozen
+from repro.network import ResNet18, build, forward_work, frozen
 
 IMAGES, WIDTH = 2, 8
+ONE = work.resnet18(WIDTH, 10)
 
 
 @pytest.fixture
@@ -40,17 +41,17 @@ def test_forward_flops_are_those_that_torch_counts(width, classes):
     model = ResNet18(classes, width).eval()
     with torch.no_grad():
         counted = _counted(lambda: model(torch.rand(1, 3, 32, 32)))
-    assert work.forward_flops(width, classes) == counted
+    assert work.resnet18(width, classes).flops == counted
+    assert forward_work(model) == work.resnet18(width, classes)
 
 
-def test_activations_are_those_of_the_network(problem):
-    model, images, _ = problem
-    sizes = []
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            module.register_forward_hook(lambda _, inputs, output: sizes.append(output[0].numel()))
-    model(images)
-    assert work.activations(WIDTH, 10) == sum(sizes)
+@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d"])
+def test_flops_of_other_networks_are_those_that_torch_counts(name):
+    model = build(name, 10).eval()
+    with torch.no_grad():
+        counted = _counted(lambda: model(torch.rand(1, 3, 32, 32)))
+    assert forward_work(model).flops == counted
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("name", ["st", "at", "normal"])
@@ -60,7 +61,7 @@ def test_training_flops_are_those_that_torch_counts(name, problem):
     loss = training.batch_loss(recipe, training.Machine("cpu", "float32"))
     targets, noise = torch.zeros(IMAGES, 10), torch.zeros_like(images)
     counted = _counted(lambda: loss(model, images, labels, targets, noise)[0].backward())
-    assert work.training_flops(recipe, IMAGES, 10) == counted
+    assert work.training_flops(ONE, recipe, IMAGES) == counted
 
 
 def test_attack_flops_are_those_that_torch_counts_when_nobody_is_fooled(problem):
@@ -71,12 +72,11 @@ def test_attack_flops_are_those_that_torch_counts_when_nobody_is_fooled(problem)
     counted = _counted(
         lambda: attack.evaluate(model, images, labels, torch.arange(IMAGES), settings)
     )
-    assert work.attack_flops(WIDTH, 10, IMAGES, iterations=3, restarts=2) == counted
+    assert work.attack_flops(ONE, IMAGES, iterations=3, restarts=2) == counted
 
 
 def test_targets_flops_are_passes_of_all_images():
-    one = work.forward_flops(WIDTH, 10)
-    assert work.targets_flops(WIDTH, 10, images=7, passes=5) == 35 * one
+    assert work.targets_flops(ONE, images=7, passes=5) == 35 * ONE.flops
 
 
 def test_a_step_of_an_attack_needs_no_gradient_by_weights(problem):
@@ -86,4 +86,4 @@ def test_a_step_of_an_attack_needs_no_gradient_by_weights(problem):
     def step():
         functional.cross_entropy(attacked(images.requires_grad_()), labels).backward()
 
-    assert IMAGES * work.ascent_flops(WIDTH, 10) == _counted(step)
+    assert IMAGES * work.ascent_flops(ONE) == _counted(step)
