@@ -54,7 +54,7 @@ def kernels_of_a_step(name, machine, width):
 
 def attack_steps(machine, width, count):
     device = torch.device(machine.device)
-    flops = count * work.ascent_flops(width, bench.CLASSES)
+    flops = count * work.ascent_flops(work.resnet18(width, bench.CLASSES))
     labels = torch.zeros(count, dtype=torch.int64, device=device)
     print(f"\nan attack step on {count} images, float32")
     for precision, layout, choice in itertools.product(PRECISIONS, LAYOUTS, CHOICES):
