@@ -39,6 +39,7 @@ def dataset(n: int = 12, seed: int = 0, **attributes: object) -> xr.Dataset:
 
 def test_sources_without_a_history_can_be_told_their_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv("REPRO_COMMIT", raising=False)
     assert store.provenance()["commit"] == "unknown"
     monkeypatch.setenv("REPRO_COMMIT", "abc123")
     assert store.provenance()["commit"] == "abc123"
