@@ -91,7 +91,7 @@ class Checkpoint:
     def model(self, classes: int) -> nn.Module:
         """Return the network with these weights, in evaluation mode, channels last."""
         recipe = parse(self.recipe)
-        network = build(recipe.network, classes, recipe.width)
+        network = self.unweighted(classes)
         weights = {k[6:]: v for k, v in self.tensors.items() if k.startswith("model.")}
         try:
             network.load_state_dict(weights)
@@ -101,6 +101,11 @@ class Checkpoint:
                 f"{recipe.width} with {classes} classes"
             ) from error
         return laid_out(network.eval())
+
+    def unweighted(self, classes: int) -> nn.Module:
+        """Return the network that these weights belong to, with others."""
+        recipe = parse(self.recipe)
+        return build(recipe.network, classes, recipe.width)
 
 
 def _seal(tensors: dict[str, Tensor], text: str = "") -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from repro import images, paths, schedule, work
 from repro.errors import ReproError, brief, not_installed
-from repro.recipes import GIVEN, Recipe, evaluated_images, recipe
+from repro.recipes import GIVEN, Recipe, evaluated_images, recipe, teachers
 from repro.schedule import STORED_AS, Job
 
 REPORTED = paths.ROOT / "paper" / "reported.toml"
@@ -55,7 +55,6 @@ def _reported() -> dict[str, Any]:
         ) from error
 
 
-@cache
 def paper_speeds() -> Speeds:
     """Return the speeds that the hours in the paper's Table 3 imply for its own recipes.
 
@@ -140,11 +139,9 @@ def flops(job: Job) -> int:
     if job.kind != "train":
         return 0
     how = wanted.distillation
-    names = () if how is None else (how.teacher, how.partner)
-    teachers = [recipe(name, wanted.scale, wanted.dataset) for name in names if name is not None]
     passes = 0 if how is None else how.passes
     return work.training_flops(_forward(wanted), wanted, wanted.epochs * training) + sum(
-        work.targets_flops(_forward(teacher), training, passes) for teacher in teachers
+        work.targets_flops(_forward(teacher), training, passes) for teacher in teachers(wanted)
     )
 
 

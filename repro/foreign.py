@@ -102,13 +102,12 @@ def capacities(
 class Given(Checkpoint):
     """A network that was trained elsewhere, in the place of one of a recipe."""
 
-    def model(self, classes: int) -> nn.Module:
-        """Return the network with its weights, in evaluation mode, channels last."""
+    def unweighted(self, classes: int) -> nn.Module:
+        """Return the network as its factory makes it."""
         factory = self.settings["model"]
         network = _built(factory)
-        network.load_state_dict({k.removeprefix("model."): v for k, v in self.tensors.items()})
         _check_outputs(network.eval(), factory, classes)
-        return laid_out(network)
+        return network
 
 
 def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> Path:
@@ -182,7 +181,13 @@ def adopted(wanted: Recipe, seed: int) -> Given:
 
 def _check_outputs(model: nn.Module, factory: str, classes: int) -> None:
     image = np.zeros((1, 3, 32, 32), np.uint8)
-    outputs = record.natural_logits(model, image, "cpu").shape[-1]
+    try:
+        outputs = record.natural_logits(model, image, "cpu").shape[-1]
+    except Exception as error:
+        raise ReproError(
+            f"--model {factory}: expected a network that takes images of 32 x 32 pixels and "
+            f"returns logits ({brief(error)})"
+        ) from error
     if outputs != classes:
         raise ReproError(
             f"--model {factory}: expected {classes} logits, got {outputs}; likely a network of "

@@ -1,4 +1,4 @@
-"""What is trained, on what, how long: the paper's runs as data, at two scales.
+"""What is trained, on what, how long: the paper's runs as data, at three scales.
 
 A recipe says everything that decides a result except the seed. Its hash is stored with
 every dataset made from it; changing a field makes another run.
@@ -323,6 +323,13 @@ def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
     if at_40 and distillation is not None and distillation.epoch is None:
         settings["distillation"] = dataclasses.replace(distillation, epoch=40)
     return Recipe(name=name, scale=scale, dataset=dataset, **settings)
+
+
+def teachers(student: Recipe) -> list[Recipe]:
+    """Return the recipes whose logits a student's targets are made of; none of other runs."""
+    how = student.distillation
+    names = () if how is None else (how.teacher, how.partner)
+    return [recipe(name, student.scale, student.dataset) for name in names if name is not None]
 
 
 def is_sweep(wanted: Recipe) -> bool:

@@ -77,6 +77,10 @@ def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> 
     return np.concatenate(parts)
 
 
+def _to_multiples(values: NDArray[np.float32], step: float) -> NDArray[np.float32]:
+    return (np.round(values / step) * step).astype(np.float32)
+
+
 def rounded(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return logits at the precision at which they are stored.
 
@@ -87,7 +91,7 @@ def rounded(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     ----------
     logits : array of shape (images, classes)
     """
-    near = (np.round(logits / LOGIT_PRECISION) * LOGIT_PRECISION).astype(np.float32)
+    near = _to_multiples(logits, LOGIT_PRECISION)
     second, largest = np.sort(near, axis=1)[:, -2:].T
     return np.where((second == largest)[:, None], logits, near)
 
@@ -415,8 +419,7 @@ def by_epoch(
     for checkpoint in tqdm(checkpoints, unit="epoch", desc=f"{last.run} by epoch", disable=None):
         model = checkpoint.model(len(train.classes)).to(machine.device)
         logits = natural_logits(model, images, machine.device)
-        top = np.sort(logits, axis=1)[:, :-3:-1]
-        top = (np.round(top / EPOCH_PRECISION) * EPOCH_PRECISION).astype(np.float32)
+        top = _to_multiples(np.sort(logits, axis=1)[:, :-3:-1], EPOCH_PRECISION)
         largest.append(top[:, 0])
         second.append(top[:, 1])
         prediction.append(logits.argmax(1).astype(np.int16))

@@ -49,16 +49,7 @@ class Job:
     @property
     def needs(self) -> tuple[Job, ...]:
         """The jobs that an engine has to do before; `pipeline.do` makes what is missing itself."""
-        how = self.recipe.distillation
-        if self.kind != "train":
-            needed = [self.recipe]
-        else:
-            names = () if how is None else (how.teacher, how.partner)
-            needed = [
-                recipe(name, self.recipe.scale, self.recipe.dataset)
-                for name in names
-                if name is not None
-            ]
+        needed = recipes.teachers(self.recipe) if self.kind == "train" else [self.recipe]
         return tuple(Job("train", each, self.seed) for each in needed if each.method != "given")
 
 

@@ -41,6 +41,11 @@ def hundred() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))
 
 
+def of_small_images() -> nn.Module:
+    """Return a network for images of 16 x 16 pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """An empty folder, which is the cache too."""
@@ -218,6 +223,14 @@ def test_a_plan_with_a_given_network_trains_all_but_it(adopted, capsys):
     assert "Plan hybrid, scale small+given-mine: 2 runs." in capsys.readouterr().out
 
 
+def test_a_given_network_whose_factory_has_changed_is_one_line(adopted, monkeypatch):
+    monkeypatch.setitem(
+        globals(), "own_network", lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    )
+    with pytest.raises(ReproError, match="weights do not fit"):
+        foreign.adopted(recipes.recipe("at", GIVEN), 0).model(10)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -226,6 +239,7 @@ def test_a_plan_with_a_given_network_trains_all_but_it(adopted, capsys):
         (["adopt", "mine", "--checkpoint", "{}/other.pt"], "holds other weights"),
         (["adopt", "a/b", "--checkpoint", "{}/other.pt"], "expected letters, digits"),
         (["adopt", "wide", "--checkpoint", "{}/hundred.pt"], "10 logits, got 100"),
+        (["adopt", "small", "--checkpoint", "{}/small.pt"], "takes images of 32 x 32 pixels"),
     ],
 )
 def test_what_is_wrong_with_a_given_network_is_one_line(
@@ -234,9 +248,11 @@ def test_what_is_wrong_with_a_given_network_is_one_line(
     state = own_network().state_dict()
     torch.save({name: each + 1 for name, each in state.items()}, adopted / "other.pt")
     torch.save(hundred().state_dict(), adopted / "hundred.pt")
+    torch.save(of_small_images().state_dict(), adopted / "small.pt")
     capsys.readouterr()
     if arguments[0] == "adopt":
-        network = "hundred" if "wide" in arguments else "own_network"
+        networks = {"wide": "hundred", "small": "of_small_images"}
+        network = networks.get(arguments[1], "own_network")
         arguments = [*arguments, "--model", f"tests.test_foreign:{network}"]
     else:
         arguments = [*arguments, "--images", str(toy_sheets)]
