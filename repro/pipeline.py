@@ -23,7 +23,7 @@ from repro.recipes import FIGURE5, Recipe, base, evaluated_images, recipe
 from repro.recipes import plan as recipe_plan
 from repro.schedule import Job, known_epoch
 from repro.targets import MANIPULATIONS
-from repro.training import Machine, best_epoch, checkpoint_epochs, train
+from repro.training import Machine, best_epoch, recorded_epochs, train
 
 KEPT_SEED = 0
 KEPT_RECIPES = frozenset(recipe_plan("table2", "small")) | set(FIGURE5)
@@ -242,7 +242,7 @@ def recorded_by_epoch(wanted: Recipe, seed: int, options: Options) -> Path:
         return path
     _train(wanted, seed, options)
     checkpoints = [
-        Checkpoint.load(epoch_file(wanted, seed, epoch)) for epoch in checkpoint_epochs(wanted)
+        Checkpoint.load(epoch_file(wanted, seed, epoch)) for epoch in recorded_epochs(wanted)
     ]
     training, test = _images(wanted, "train", options), _images(wanted, "test", options)
     dataset = record.by_epoch(checkpoints, training, test, options.machine)

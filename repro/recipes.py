@@ -1,4 +1,4 @@
-"""What is trained, on what, how long: the paper's runs as data, at three scales.
+"""What is trained, on what, how long: the paper's runs as data, at four scales.
 
 A recipe says everything that decides a result except the seed. Its hash is stored with
 every dataset made from it; changing a field makes another run.
@@ -82,6 +82,8 @@ class Recipe:
     eps : float
         Radius of the Linf ball in which the network is evaluated, in pixel units; that of its
         adversarial training is ``pgd.eps``.
+    schedule : {"step", "linear"}
+        The learning rate is divided by ten at each milestone, or falls linearly to zero.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Recipe:
     images: int | None = None
     network: str = "resnet18"
     eps: float = PGD.eps
+    schedule: str = "step"
 
     @property
     def method(self) -> str:
@@ -137,7 +140,12 @@ def parse(plain: Mapping[str, Any]) -> Recipe:
     return Recipe(**fields | {"milestones": tuple(fields["milestones"])})
 
 
-ADDED: dict[str, Any] = {"images": None, "network": "resnet18", "eps": PGD.eps}
+ADDED: dict[str, Any] = {
+    "images": None,
+    "network": "resnet18",
+    "eps": PGD.eps,
+    "schedule": "step",
+}
 """Fields that came after the first stored results, whose hashes must stay, with their defaults."""
 
 GIVEN = "given-"
@@ -145,10 +153,13 @@ GIVEN = "given-"
 
 SCALES: dict[str, dict[str, Any]] = {
     "paper": {"width": 64, "epochs": 200},
+    "medium": {"width": 16, "epochs": 20, "schedule": "linear"},
     "small": {"width": 8, "epochs": 6},
     "miniature": {"width": 8, "epochs": 2, "images": 256},
 }
-"""``miniature`` rehearses every step on real images in minutes; its results mean nothing.
+"""``medium`` is what two CPU cores make in a day, ``small`` in two hours: the paper's training
+(A.2), but for width, length and, at ``medium``, the schedule. ``miniature`` rehearses every step
+on real images in minutes; its results mean nothing.
 
 Each can be varied by another network and another radius, as in ``small+resnet34+eps4``, and by
 a given network in the place of the adversarially trained one, as in ``small+given-mine``.
@@ -205,12 +216,21 @@ In the order of making, like `TEACHER_EPOCHS`: a sweep that is cut short is coar
 
 TEACHER_EPOCHS: dict[str, tuple[int, ...]] = {
     "paper": (20, 40, 100, 200, 60, 80, 120, 140, 160, 180),
+    "medium": (10, 20, 5, 15),
     "small": (3, 6, 1, 4, 5, 2),
     "miniature": (1, 2),
 }
 
-SWEEP_IMAGES: dict[str, int | None] = {"paper": None, "small": 2000, "miniature": 128}
+SWEEP_IMAGES: dict[str, int | None] = {
+    "paper": None,
+    "medium": 2000,
+    "small": 2000,
+    "miniature": 128,
+}
 """Test images on which a student of a sweep is attacked, the first ones; None for all."""
+
+RECORDED_EVERY = {"paper": 1, "medium": 2, "small": 1, "miniature": 1}
+"""Of the kept epochs, each so-many-th is recorded by epoch: `data/` has to travel."""
 
 _TABLES: dict[str, dict[str, Any]] = {
     "st": {},

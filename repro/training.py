@@ -29,7 +29,7 @@ from repro.network import build, laid_out
 from repro.paths import epoch_file, rolling_file
 from repro.precision import strict_float32, tuned_convolutions
 from repro.randomness import generator, key
-from repro.recipes import PGD, Recipe
+from repro.recipes import PGD, RECORDED_EVERY, Recipe, base
 
 VALIDATION_ATTACKED = 1000
 """Validation images attacked after every kept epoch of adversarial training, and at the end."""
@@ -113,8 +113,16 @@ def checkpoint_epochs(recipe: Recipe) -> list[int]:
     return [e for e in range(1, recipe.epochs + 1) if e % every == 0 or e == recipe.epochs]
 
 
+def recorded_epochs(recipe: Recipe) -> list[int]:
+    """Epochs after which the logits of many images are recorded."""
+    every = RECORDED_EVERY[base(recipe.scale)]
+    return checkpoint_epochs(recipe)[every - 1 :: every]
+
+
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Learning rate at a fraction of the training: divided by ten at each milestone."""
+    """Learning rate at a fraction of the training, by the recipe's schedule."""
+    if recipe.schedule == "linear":
+        return recipe.learning_rate * (1 - progress)
     return recipe.learning_rate * 0.1 ** sum(progress >= m for m in recipe.milestones)
 
 

@@ -33,6 +33,24 @@ def test_the_paper_scale_is_the_papers():
     assert (attack.eps, attack.step, attack.steps) == (8 / 255, 2 / 255, 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("at", "d1fc914d7edab0c5"),
+        ("st", "81e77e5196e86c67"),
+        ("normal", "2c221b68b75d37a8"),
+        ("fix-1-permute", "cc7ee18a0a19c07f"),
+        ("correct-fix-1", "972b2db80bc9de24"),
+        ("hybrid", "5eb25d695e0f5c16"),
+        ("fix-1-average", "6272c45659897e85"),
+    ],
+)
+def test_the_recipes_of_the_medium_scale_stay(name, expected):
+    recipe = recipes.recipe(name, "medium")
+    assert (recipe.width, recipe.epochs, recipe.schedule) == (16, 20, "linear")
+    assert recipe.hash == expected
+
+
 def test_methods():
     methods = {name: recipes.recipe(name).method for name in recipes.names("small")}
     assert methods["st"] == "standard"
@@ -45,7 +63,7 @@ def test_unknown_names_list_the_known():
         ReproError, match="unknown recipe 'fix-2' at scale small: expected one of st, at"
     ):
         recipes.recipe("fix-2")
-    with pytest.raises(ReproError, match="unknown scale 'huge': expected one of paper, small"):
+    with pytest.raises(ReproError, match="unknown scale 'huge': expected one of paper, medium"):
         recipes.recipe("st", "huge")
 
 

@@ -149,6 +149,18 @@ def test_standard_loss_is_the_mean_cross_entropy():
     assert computed.item() == pytest.approx(reference, rel=1e-6)
 
 
+def test_a_linear_schedule_falls_to_zero():
+    medium = recipes.recipe("at", "medium")
+    rates = [training.learning_rate(medium, progress) for progress in (0, 0.25, 0.5, 1)]
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0])
+
+
+def test_every_second_epoch_of_the_medium_scale_is_recorded():
+    assert training.recorded_epochs(recipes.recipe("at", "medium")) == list(range(2, 21, 2))
+    assert training.recorded_epochs(recipes.recipe("at", "small")) == list(range(1, 7))
+    assert training.recorded_epochs(recipes.recipe("at", "paper")) == list(range(10, 201, 10))
+
+
 def test_learning_rate_is_the_papers_at_200_epochs():
     paper = recipes.recipe("st", "paper")
     rates = [training.learning_rate(paper, epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
