@@ -1,6 +1,9 @@
 # The environments live in .venv/ and come from the hashed lock files in .locks/.
 # Choose another interpreter with  make table2 PYTHON=python3.12  (3.11 or newer).
 
+# Nothing of this checkout is installed into its environments.
+export PYTHONPATH := $(CURDIR):$(CURDIR)/repro:$(CURDIR)/kernels
+
 PYTHON ?= python3
 READER := .venv/reader
 FULL := .venv/full
@@ -31,10 +34,10 @@ report: $(READER)/done ## Write build/report.html: everything on one page, with 
 	@$(READER)/bin/python -m paper.report
 
 audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory against simulation; RECOMPUTE=1 redoes a layer
-	@$(<D)/bin/python -m repro audit $(if $(RECOMPUTE),--recompute)
+	@$(<D)/bin/python -m logit_distributions audit $(if $(RECOMPUTE),--recompute)
 
 validate: $(READER)/done ## Check every stored dataset
-	@$(READER)/bin/python -m repro validate data
+	@$(READER)/bin/python -m logit_distributions validate data
 
 test: $(FULL)/done ## Run the tests
 	$(FULL)/bin/python -m pytest -q

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repro import paths
-from repro.errors import ReproError
+from logit_distributions import paths
+from logit_distributions.errors import ReproError
 
 FOLDER = Path(__file__).parent
 NUMBERS = FOLDER / "reported.toml"

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from logit_distributions import recipes
 from paper import stored, style
-from repro import recipes
 
 COLOURS = {
     "st": style.BLUE, "at": style.ORANGE, "normal": style.GREEN, "fix-1-average": "#e69f00",
@@ -27,7 +27,7 @@ def networks(artefact: str) -> stored.Runs:
     try:
         return stored.runs("capacity", artefact, recipes.FIGURE5)
     except stored.MissingDataset as error:
-        told = str(error).replace(f"repro run {artefact}", "repro manifolds")
+        told = str(error).replace(f"logitdist run {artefact}", "logitdist manifolds")
         raise stored.MissingDataset(told) from error
 
 

@@ -12,8 +12,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from logit_distributions import statistics
 from paper import stored, style
-from repro import statistics
 
 ROW = 0.62
 """Height of an epoch's row, inches."""

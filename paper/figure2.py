@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from logit_distributions import statistics
 from paper import stored, style
-from repro import statistics
 
 FEWEST = 20
 """Images of a seed that a bin of gaps must hold for its accuracy to be drawn."""

@@ -11,8 +11,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from logit_distributions import statistics
 from paper import stored, style
-from repro import statistics
 
 CLASS = "frog"
 PAIRS = {"AT-AT": style.ORANGE, "ST-ST": style.BLUE, "AT-ST": style.PURPLE}

@@ -10,8 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
+from logit_distributions import recipes, statistics, targets
 from paper import stored, style
-from repro import recipes, statistics, targets
 
 SHOWN_K = 3
 SHOWN_CLASS = "frog"

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 from matplotlib.figure import Figure
 
+from logit_distributions import capacity, recipes
 from paper import capacities, style
-from repro import capacity, recipes
 
 PANELS = {
     "combined_capacity": ("capacity", "manifolds per feature"),

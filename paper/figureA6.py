@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from logit_distributions import recipes
 from paper import stored, style
 from paper.figure4 import errorbars
-from repro import recipes
 
 LOSSES = {
     "logits": (style.GREEN, "o", "L1 on logits"),

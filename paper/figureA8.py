@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from logit_distributions import capacity, recipes
 from paper import capacities, style
-from repro import capacity, recipes
 
 PAIRS = (
     ("simulated", "theory", "simulated capacity, with bias", "mean-field (MFTMA) capacity"),

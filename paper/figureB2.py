@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from logit_distributions import statistics
 from paper import stored, style
 from paper.figure3 import CLASS
-from repro import statistics
 
 ROWS, COLUMNS = 3, 5
 CORNERS = {

@@ -9,8 +9,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from logit_distributions import statistics
 from paper import stored, style
-from repro import statistics
 
 CLASSES = ("airplane", "automobile", "deer", "frog", "ship")
 COUNT = 5

@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from logit_distributions.theory.response import (
+    ERROR,
+    Equation10,
+    relative_gap_change,
+    shielding_gap,
+)
+from logit_distributions.theory.surrogate import CLASSES, VARIANTS
 from paper.style import caption
 from paper.style import main as save
 from paper.theory_figures import TITLES, grid, surface
-from repro.theory.response import ERROR, Equation10, relative_gap_change, shielding_gap
-from repro.theory.surrogate import CLASSES, VARIANTS
 
 EPS = 0.1
 LEVELS = [0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 100.0]

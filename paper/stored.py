@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from repro import images, paths, recipes, statistics, store
-from repro.errors import ReproError
+from logit_distributions import images, paths, recipes, statistics, store
+from logit_distributions.errors import ReproError
 
 SCALES = ("paper", "small")
 """In the order of preference where an artefact could be made from either."""
@@ -59,7 +59,7 @@ def missing(kind: str, artefact: str, name: str, dataset: str, scale: str) -> Mi
     options += f" --scale {scale}"
     return MissingDataset(
         f"{store.path_of(kind, f'{dataset}-{scale}-{name}-seed0')} is missing; make it with "
-        f"'repro run {artefact}{options}'"
+        f"'logitdist run {artefact}{options}'"
     )
 
 
@@ -241,7 +241,7 @@ def pictures(artefact: str, dataset: str = "cifar10") -> NDArray[np.uint8]:
     """Return the stored test images, the first of their part, shape (n, 3, 32, 32)."""
     path = images.stored_sheet(dataset)
     if not files(path.relative_to(paths.data()).as_posix()):
-        raise MissingDataset(f"{path} is missing; make it with 'repro fetch'")
+        raise MissingDataset(f"{path} is missing; make it with 'logitdist fetch'")
     return images.read_sheet(path)
 
 

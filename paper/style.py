@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from repro import paths
-from repro.errors import ReproError
+from logit_distributions import paths
+from logit_distributions.errors import ReproError
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

@@ -13,7 +13,7 @@ def make() -> tables.Table:
     rows, notes = [], [tables.METHOD_NOTE]
     for dataset, part in PARTS.items():
         if dataset != "cifar10" and not stored.scales(dataset=dataset):
-            command = f"repro run table1 --dataset {dataset}"
+            command = f"logitdist run table1 --dataset {dataset}"
             notes.append(f"{title(dataset)}: not stored yet; make it with '{command}'.")
             continue
         more_rows, more_notes = _half(dataset, part)

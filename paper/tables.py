@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logit_distributions import paths, statistics, store
+from logit_distributions.errors import ReproError
 from paper.stored import select
-from repro import paths, statistics, store
-from repro.errors import ReproError
 
 
 @dataclass(frozen=True)

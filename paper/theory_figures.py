@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from repro.theory.surrogate import CLASSES, Variant, threshold
+from logit_distributions.theory.surrogate import CLASSES, Variant, threshold
 
 COLOURS: dict[Variant, str] = {
     "printed": "#0072b2",

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro import images, paths, recipes
+from logit_distributions import images, paths, recipes
 from tests import miniature, toy
 
 STORED = paths.data()
+
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    str(paths.ROOT / each) for each in (".", "repro", "kernels")
+)
 
 
 @pytest.fixture(autouse=True, scope="session")

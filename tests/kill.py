@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro import attack, checkpoints, cli, paths, record, store, training
+from logit_distributions import attack, checkpoints, cli, paths, record, store, training
 from tests import toy
 
 COMMAND = ["run", "table2", "--seed", "0", "--threads", "1", "--save-every", "0"]

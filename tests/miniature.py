@@ -1,6 +1,6 @@
 """The scale ``miniature`` on real images: the 1,000 stored ones, in the place of CIFAR-10.
 
-``python -m tests.miniature ARGUMENTS...`` is the ``repro`` command on them. Where ``KILL_ONCE``
+``python -m tests.miniature ARGUMENTS...`` is the ``logitdist`` command on them. Where ``KILL_ONCE``
 names a file that does not exist yet, the first process that saves a rolling checkpoint writes
 its run there and kills itself.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro import cli, images, paths, store, training
+from logit_distributions import cli, images, paths, store, training
 
 TRAIN, TEST = 600, 100
 TEACHERS, STUDENTS = ("st", "at"), ("normal", "hybrid")
@@ -64,7 +64,7 @@ def dying(save: Callable, mark: Path) -> Callable:
 def environment(world: Path) -> dict[str, str]:
     """Return the variables of a process that works in `world`, wherever it is started."""
     folders = {f"REPRO_{name.upper()}": str(world / name) for name in ("data", "cache", "build")}
-    return os.environ | folders | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+    return os.environ | folders | {"OMP_NUM_THREADS": "1"}
 
 
 def run_alone(world: Path) -> None:
@@ -77,7 +77,7 @@ def run_alone(world: Path) -> None:
 
 def snakemake(world: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Make the same through the workflow, with a profile of it."""
-    workflow = paths.ROOT / "repro" / "workflow"
+    workflow = paths.ROOT / "repro" / "logit_distributions" / "workflow"
     settings = {
         "plan": " ".join(STUDENTS), "scale": "miniature", "seeds": "0",
         "data": world / "data", "cache": world / "cache", "repro": " ".join(COMMAND),

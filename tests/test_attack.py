@@ -9,10 +9,10 @@ from hypothesis.extra import numpy as hnp
 from pyautoattack.autopgd_base import APGDAttack
 from torch import nn
 
-from repro import attack
-from repro.errors import ReproError
-from repro.network import ResNet18, frozen
-from repro.recipes import PGD
+from logit_distributions import attack
+from logit_distributions.errors import ReproError
+from logit_distributions.network import ResNet18, frozen
+from logit_distributions.recipes import PGD
 from tests import naive, toy
 
 EPS = 8 / 255

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import kernels
-from repro import audit, capacity, claims, cli, measures, recipes, store
-from repro.capacity import Interval, Settings
-from repro.errors import ReproError
+import manifold_capacity as mc
+from logit_distributions import audit, capacity, claims, cli, measures, recipes, store
+from logit_distributions.capacity import Interval, Settings
+from logit_distributions.errors import ReproError
 from tests import naive, toy_results
 from tests.conftest import STORED
 
@@ -48,8 +48,8 @@ def test_approximations_are_those_of_the_paper():
     ball, point = capacity.ball(radius, dimension), capacity.point(radius, dimension)
     for i, r in np.ndenumerate(radius):
         d = dimension[i]
-        assert ball[i] == pytest.approx(kernels.ball_capacity(r, d, approximation="paper"))
-        assert point[i] == pytest.approx(kernels.point_capacity(r * np.sqrt(d)))
+        assert ball[i] == pytest.approx(mc.ball_capacity(r, d, approximation="paper"))
+        assert point[i] == pytest.approx(mc.point_capacity(r * np.sqrt(d)))
 
 
 def test_the_share_of_the_radius():
@@ -122,7 +122,7 @@ def test_measures_of_manifolds(results):
         'manifold("center_correlation", "stem", "at")': float(at["center_correlation"]),
         'manifold("ball_capacity", "stem", "at")': naive.harmonic_mean(
             [
-                kernels.ball_capacity(float(r), float(d), approximation="paper")
+                mc.ball_capacity(float(r), float(d), approximation="paper")
                 for r, d in zip(at["radius"], at["dimension"], strict=True)
             ]
         ),
@@ -168,7 +168,7 @@ def test_the_audit_prints_every_row_and_sentence(capsys):
 
 def test_without_capacities_the_command_that_makes_them_is_named(results, capsys):
     assert cli.main(["audit"]) == 1
-    assert "make some with 'repro manifolds'" in capsys.readouterr().err
+    assert "make some with 'logitdist manifolds'" in capsys.readouterr().err
 
 
 def test_capacities_of_other_weights_are_not_recomputed(results):

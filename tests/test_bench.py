@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from repro import bench, cli, recipes, work
+from logit_distributions import bench, cli, recipes, work
 
 NAMES = ("standard", "adversarial", "distillation", "attack")
 

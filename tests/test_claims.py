@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from repro import claims, cli, images, measures, recipes, statistics, store
-from repro.errors import ReproError
-from repro.measures import Estimate
+from logit_distributions import claims, cli, images, measures, recipes, statistics, store
+from logit_distributions.errors import ReproError
+from logit_distributions.measures import Estimate
 from tests.conftest import STORED
 
 TEACHERS = ("st", "at")
@@ -63,7 +63,7 @@ def test_every_claim_has_a_verdict_and_a_reason_where_it_cannot_be_tested(verdic
     for found in verdicts.values():
         assert found.verdict in claims.VERDICTS
         if found.verdict == claims.VERDICTS[-1]:
-            assert "is missing; make it with 'repro" in found.reason or found.scale == "small"
+            assert "is missing; make it with 'logitdist" in found.reason or found.scale == "small"
 
 
 def test_numbers_of_the_paper_are_never_compared_with_small_networks(verdicts):
@@ -110,7 +110,7 @@ def test_deleted_data_cannot_be_tested(copy):
         assert verdict.verdict == "cannot be tested at this scale", name
         scale = verdict.claim.scale or "small"
         assert f"cifar10-{scale}-at-seed0.nc is missing" in verdict.reason
-        assert f"'repro run at --scale {scale}'" in verdict.reason
+        assert f"'logitdist run at --scale {scale}'" in verdict.reason
 
 
 def test_one_seed_is_too_few_for_pairs(copy):
@@ -328,7 +328,7 @@ def test_the_command_prints_a_line_each(capsys, monkeypatch):
     assert lines[0] == "DOES NOT HOLD: 1 of 3"
     monkeypatch.delenv("COLUMNS")
     assert cli.main(["claims", "table1-st-natural"]) == 0
-    assert "make it with 'repro run st --scale paper'\n" in capsys.readouterr().out
+    assert "make it with 'logitdist run st --scale paper'\n" in capsys.readouterr().out
     assert cli.main(["claims", "--details", "max-lower"]) == 0
     out = capsys.readouterr().out
     for part in ("as stated if > 0", "seeds 0, 1", "see       figure1", "abstract"):
@@ -345,5 +345,5 @@ def test_the_command_prints_json(capsys):
 def test_an_unknown_claim_is_one_line(capsys):
     assert cli.main(["claims", "nonsense"]) == 1
     assert capsys.readouterr().err == (
-        "repro: error: no claim 'nonsense'; 'repro claims' prints the ids of all\n"
+        "logitdist: error: no claim 'nonsense'; 'logitdist claims' prints the ids of all\n"
     )

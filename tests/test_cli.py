@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from repro import cli, images, paths, pipeline, recipes, record, store, targets
-from repro.checkpoints import Checkpoint
-from repro.paths import epoch_file
+from logit_distributions import cli, images, paths, pipeline, recipes, record, store, targets
+from logit_distributions.checkpoints import Checkpoint
+from logit_distributions.paths import epoch_file
 from tests import toy
 
 
@@ -131,7 +131,7 @@ def test_other_settings_never_pass_for_the_stored_ones(world, toy_sheets, capsys
     before = main.read_bytes()
     images = ["--images", str(toy_sheets)]
     assert cli.main(["attack", "st", "--eps", "4/255", "--iterations", "5", *images]) == 0
-    path = paths.data() / "verification" / "cifar10-small-st-seed0-repro.nc"
+    path = paths.data() / "verification" / "cifar10-small-st-seed0-logit_distributions.nc"
     assert str(path) in capsys.readouterr().out
     stored = json.loads(store.open_dataset(path).attrs["evaluation"])
     assert (stored["eps"], stored["iterations"]) == (4 / 255, 5)

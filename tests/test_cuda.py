@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from repro import attack, graphs, recipes, training
-from repro.augment import Epoch, to_float
-from repro.images import ImageSet
-from repro.paths import rolling_file
-from repro.precision import strict_float32
+from logit_distributions import attack, graphs, recipes, training
+from logit_distributions.augment import Epoch, to_float
+from logit_distributions.images import ImageSet
+from logit_distributions.paths import rolling_file
+from logit_distributions.precision import strict_float32
 from tests import toy
 
 pytestmark = pytest.mark.skipif(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from repro import cli, estimate, recipes, schedule
-from repro.errors import ReproError
+from logit_distributions import cli, estimate, recipes, schedule
+from logit_distributions.errors import ReproError
 
 SPEEDS = estimate.Speeds(
     {"standard": 1e12, "adversarial": 2e12, "distillation": 4e12, "attack": 8e12}, "made up"
@@ -58,14 +58,14 @@ def test_speeds_are_those_that_were_measured(tmp_path, capsys):
     for job, speed in ((training("at", "small"), 2e12), (student, 4e12), (attack, 8e12)):
         assert estimate.hours(job, speeds) == estimate.flops(job) / speed / 3600
     assert cli.main(["plan", "st", "--speed", str(file)]) == 0
-    assert "'repro bench' on abacus (wood, width 8)" in capsys.readouterr().out
+    assert "'logitdist bench' on abacus (wood, width 8)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"standard": 1}', '{"device": {}}'])
 def test_other_files_are_no_speeds(content, tmp_path):
     file = tmp_path / "speeds.json"
     file.write_text(content)
-    with pytest.raises(ReproError, match="expected what 'repro bench --json FILE' writes"):
+    with pytest.raises(ReproError, match="expected what 'logitdist bench --json FILE' writes"):
         estimate.read_speeds(file)
 
 

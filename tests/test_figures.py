@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from logit_distributions import images, paths, recipes, store
 from paper import __main__ as driver
 from paper import stored, style
-from repro import images, paths, recipes, store
 from tests import naive, toy_results
 
 FIGURES = [name for name in driver.names() if name.startswith("figure") and name[6] != "C"]
@@ -60,20 +60,20 @@ def test_figures_are_drawn_and_described(name, results, capsys):
 
 
 NEEDED = {
-    "figure1": ("epochs", "st", "repro run figure1"),
-    "figure2": ("logits", "at", "repro run figure2"),
-    "figure3": ("logits", "st", "repro run figure3"),
-    "figure4": ("logits", "normal", "repro run figure4"),
-    "figure5": ("capacity", "hybrid", "repro manifolds"),
-    "figureA6": ("logits", "logits-epoch-", "repro run figureA6"),
-    "figureA7": ("logits", "*-epoch-", "repro run figureA7"),
-    "figureA8": ("capacity", "st", "repro manifolds"),
-    "figureB1": ("epochs", "at", "repro run figureB1"),
-    "figureB2": ("logits", "at", "repro run figureB2"),
-    "figureB3": ("logits", "st", "repro run figureB3"),
-    "figureB4": ("epochs", "at", "repro run figure1 --dataset cifar100"),
-    "figureB5": ("logits", "at", "repro run figure2 --dataset cifar100"),
-    "figureB6": ("logits", "st", "repro run figure3 --dataset cifar100"),
+    "figure1": ("epochs", "st", "logitdist run figure1"),
+    "figure2": ("logits", "at", "logitdist run figure2"),
+    "figure3": ("logits", "st", "logitdist run figure3"),
+    "figure4": ("logits", "normal", "logitdist run figure4"),
+    "figure5": ("capacity", "hybrid", "logitdist manifolds"),
+    "figureA6": ("logits", "logits-epoch-", "logitdist run figureA6"),
+    "figureA7": ("logits", "*-epoch-", "logitdist run figureA7"),
+    "figureA8": ("capacity", "st", "logitdist manifolds"),
+    "figureB1": ("epochs", "at", "logitdist run figureB1"),
+    "figureB2": ("logits", "at", "logitdist run figureB2"),
+    "figureB3": ("logits", "st", "logitdist run figureB3"),
+    "figureB4": ("epochs", "at", "logitdist run figure1 --dataset cifar100"),
+    "figureB5": ("logits", "at", "logitdist run figure2 --dataset cifar100"),
+    "figureB6": ("logits", "st", "logitdist run figure3 --dataset cifar100"),
 }
 
 
@@ -88,13 +88,13 @@ def test_what_is_missing_is_one_line_with_file_and_command(name, own_results, ca
     assert line.count("\n") == 1
     assert line.startswith(f"{name}: {own_results / kind / dataset}-")
     assert f"is missing; make it with '{command}" in line
-    assert command == "repro manifolds" or command.split()[2] in recipes.PLANS
+    assert command == "logitdist manifolds" or command.split()[2] in recipes.PLANS
 
 
 def test_missing_pictures_are_one_line(own_results, capsys):
     (own_results / "images" / "cifar10-test-first-1000.png").unlink()
     assert draw("figureB3") == 1
-    assert "first-1000.png is missing; make it with 'repro fetch'" in capsys.readouterr().err
+    assert "first-1000.png is missing; make it with 'logitdist fetch'" in capsys.readouterr().err
 
 
 def test_pixels_and_bytes_are_the_same_again(results, monkeypatch, tmp_path):

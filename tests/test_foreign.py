@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from repro import (
+from logit_distributions import (
     cli,
     foreign,
     images,
@@ -21,9 +21,9 @@ from repro import (
     store,
     transfer,
 )
-from repro.errors import ReproError
-from repro.network import laid_out
-from repro.training import Machine
+from logit_distributions.errors import ReproError
+from logit_distributions.network import laid_out
+from logit_distributions.training import Machine
 from tests import toy
 from tests.conftest import STORED
 

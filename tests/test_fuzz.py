@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from repro import checkpoints, cli, images, paths, recipes, record, store, targets
-from repro.errors import ReproError
-from repro.network import ResNet18
+from logit_distributions import checkpoints, cli, images, paths, recipes, record, store, targets
+from logit_distributions.errors import ReproError
+from logit_distributions.network import ResNet18
 from tests import toy
 from tests.test_store import dataset
 

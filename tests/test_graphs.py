@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from repro import graphs, recipes, training
-from repro.augment import Epoch
-from repro.images import ImageSet
-from repro.precision import strict_float32, tuned_convolutions
+from logit_distributions import graphs, recipes, training
+from logit_distributions.augment import Epoch
+from logit_distributions.images import ImageSet
+from logit_distributions.precision import strict_float32, tuned_convolutions
 from tests import toy
 
 CPU = training.Machine("cpu", "float32")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from repro import images, paths
-from repro.augment import PADDING, Epoch, crop_and_flip, to_float
-from repro.errors import ReproError
+from logit_distributions import images, paths
+from logit_distributions.augment import PADDING, Epoch, crop_and_flip, to_float
+from logit_distributions.errors import ReproError
 from tests import naive, toy
 
 

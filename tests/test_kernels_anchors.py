@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import chdtri, ndtri
 
-import kernels
-from kernels import _jit, _parallel, anchors, nnls
+import manifold_capacity as mc
+from manifold_capacity import _jit, _parallel, anchors, nnls
 from tests import naive_kernels as naive
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
@@ -48,9 +48,9 @@ def test_a_thousand_problems_agree_with_cvxpy(kind):
     rng = np.random.default_rng(KINDS.index(kind))
     for _ in range(125):
         points, t, kappa = problem(kind, rng)
-        certificate = kernels.certify(points, t, kappa)
+        certificate = mc.certify(points, t, kappa)
         assert certificate.difference.max() < 1e-8
-        assert kernels.anchor_points(points, t, kappa).kkt_residual.max() < 1e-10
+        assert mc.anchor_points(points, t, kappa).kkt_residual.max() < 1e-10
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,7 +58,7 @@ def test_anchors_and_distances_agree_with_the_naive_twin(kind):
     rng = np.random.default_rng(KINDS.index(kind))
     for _ in range(10):
         points, t, kappa = problem(kind, rng)
-        found = kernels.anchor_points(points, t, kappa, multipliers=True)
+        found = mc.anchor_points(points, t, kappa, multipliers=True)
         s, f = naive.anchor(points, t[:, 0], kappa)
         assert found.solved.all()
         assert found.sq_distance[0] == pytest.approx(f, rel=1e-9, abs=1e-12)
@@ -96,7 +96,7 @@ def test_variables_leave_when_others_enter():
         points = rng.standard_normal((6, 30)) * np.array([[30, 10, 3, 1, 0.3, 0.1]]).T
         points[-1] = 1
         t = rng.standard_normal((6, 5))
-        found = kernels.anchor_points(points, t, multipliers=True)
+        found = mc.anchor_points(points, t, multipliers=True)
         for column in range(5):
             _, f = naive.anchor(points, t[:, column], 0.0)
             assert found.sq_distance[column] == pytest.approx(f, rel=1e-9, abs=1e-12)
@@ -131,7 +131,7 @@ def test_the_fallback_solves_what_the_gram_matrix_cannot():
             np.empty(20, np.int64), np.empty(20, bool),
         )  # fmt: skip
         by_gram.append(residual.max())
-        in_the_end.append(kernels.anchor_points(points, t).kkt_residual.max())
+        in_the_end.append(mc.anchor_points(points, t).kkt_residual.max())
     assert max(by_gram) > 1e-10  # so the fallback has something to do
     assert max(in_the_end) < 1e-10
 
@@ -153,13 +153,13 @@ def test_results_do_not_depend_on_threads_or_chunks(monkeypatch):
     points = np.vstack([rng.standard_normal((6, 20)), np.ones(20)])
     t = rng.standard_normal((7, 40))
     monkeypatch.setattr(anchors, "CHUNK", 16)
-    one = kernels.anchor_points(points, t, threads=1)
-    two = kernels.anchor_points(points, t, threads=2)
+    one = mc.anchor_points(points, t, threads=1)
+    two = mc.anchor_points(points, t, threads=2)
     for name in ("anchors", "sq_distance", "kkt_residual", "iterations"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
-# Known answers (closed forms in kernels.analytic, tested against integrals of their own)
+# Known answers (closed forms in mc.analytic, tested against integrals of their own)
 
 
 def quantiles(count):
@@ -169,8 +169,8 @@ def quantiles(count):
 @pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, 2.0])
 def test_points(kappa):
     t0 = quantiles(200 if not JIT else 4000)[None]
-    found = kernels.anchor_points(np.ones((1, 1)), t0, kappa)
-    assert 1 / found.sq_distance.mean() == pytest.approx(kernels.point_capacity(kappa), rel=3e-2)
+    found = mc.anchor_points(np.ones((1, 1)), t0, kappa)
+    assert 1 / found.sq_distance.mean() == pytest.approx(mc.point_capacity(kappa), rel=3e-2)
     np.testing.assert_allclose(found.sq_distance, np.maximum(t0[0] + kappa, 0) ** 2)
 
 
@@ -184,7 +184,7 @@ def ball_by_quadrature(radius, dimension, kappa, nodes, corners=100):
         angle = 2 * np.pi * np.arange(corners) / corners
         points = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.ones(corners)])
         t = np.stack([r, np.zeros_like(r), t0])
-    found = kernels.anchor_points(points, t, kappa)
+    found = mc.anchor_points(points, t, kappa)
     s = found.anchors[:-1]
     along = (t[:-1] * s).sum(0) ** 2 / (s**2).sum(0)
     return 1 / found.sq_distance.mean(), np.sqrt((s**2).sum(0).mean()), along.mean()
@@ -198,7 +198,7 @@ def test_balls_in_one_and_two_dimensions(dimension, radius, kappa):
         radius, dimension, kappa, nodes, corners=100 if JIT else 24
     )
     tolerance = 0.01 if JIT else 0.1
-    exact = kernels.ball_capacity(radius, dimension, kappa)
+    exact = mc.ball_capacity(radius, dimension, kappa)
     assert capacity == pytest.approx(exact, rel=tolerance)
     assert anchor_radius <= radius * (1 + 1e-12)  # inside the ball at the apex
     assert anchor_dimension == pytest.approx(dimension, rel=3 * tolerance)
@@ -228,7 +228,7 @@ def drawn(size):
 @given(sizes)
 def test_rotation_permutation_and_padding_change_nothing(size):
     points, t, rng = drawn(size)
-    reference = kernels.anchor_points(points, t).sq_distance
+    reference = mc.anchor_points(points, t).sq_distance
     order = rng.permutation(points.shape[1])
     turn = np.eye(len(points))
     turn[:-1, :-1] = np.linalg.qr(rng.standard_normal((len(points) - 1,) * 2))[0]
@@ -236,7 +236,7 @@ def test_rotation_permutation_and_padding_change_nothing(size):
     padded = np.vstack([zeros, points]), np.vstack([rng.standard_normal((2, 3)), t])
     for other in ((points[:, order], t), (turn @ points, turn @ t), padded):
         np.testing.assert_allclose(
-            kernels.anchor_points(*other).sq_distance, reference, rtol=1e-9, atol=1e-12
+            mc.anchor_points(*other).sq_distance, reference, rtol=1e-9, atol=1e-12
         )
 
 
@@ -244,13 +244,13 @@ def test_rotation_permutation_and_padding_change_nothing(size):
 @given(sizes)
 def test_points_and_margin_only_make_it_harder(size):
     points, t, _ = drawn(size)
-    fewer = kernels.anchor_points(points[:, :-1], t).sq_distance
-    more = kernels.anchor_points(points, t).sq_distance
+    fewer = mc.anchor_points(points[:, :-1], t).sq_distance
+    more = mc.anchor_points(points, t).sq_distance
     assert (more >= fewer - 1e-12).all()
-    margins = [kernels.anchor_points(points, t, kappa).sq_distance for kappa in (-0.5, 0, 0.5, 1)]
+    margins = [mc.anchor_points(points, t, kappa).sq_distance for kappa in (-0.5, 0, 0.5, 1)]
     assert (np.diff(margins, axis=0) >= -1e-12).all()
     # √F is convex in κ: the distance of t from a polyhedron that moves linearly.
-    roots = np.sqrt([kernels.anchor_points(points, t, k).sq_distance for k in (0.0, 0.5, 1.0)])
+    roots = np.sqrt([mc.anchor_points(points, t, k).sq_distance for k in (0.0, 0.5, 1.0)])
     assert (roots[0] + roots[2] - 2 * roots[1] >= -1e-9).all()
 
 
@@ -261,8 +261,8 @@ def test_a_point_inside_the_hull_changes_nothing(size):
     inside = points @ rng.dirichlet(np.ones(points.shape[1]))
     inside[-1] = 1.0
     np.testing.assert_allclose(
-        kernels.anchor_points(np.column_stack([points, inside]), t).sq_distance,
-        kernels.anchor_points(points, t).sq_distance,
+        mc.anchor_points(np.column_stack([points, inside]), t).sq_distance,
+        mc.anchor_points(points, t).sq_distance,
         rtol=1e-9,
         atol=1e-12,
     )
@@ -285,12 +285,12 @@ def test_a_point_inside_the_hull_changes_nothing(size):
 )
 def test_bad_input(points, t, kappa, message):
     with pytest.raises(ValueError, match=message):
-        kernels.anchor_points(points, t, kappa)
+        mc.anchor_points(points, t, kappa)
 
 
 def test_threads_must_be_positive():
     with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
-        kernels.anchor_points(np.ones((2, 2)), np.ones((2, 1)), threads=0)
+        mc.anchor_points(np.ones((2, 2)), np.ones((2, 1)), threads=0)
 
 
 def test_where_no_code_can_be_kept_it_is_compiled_anew(monkeypatch):
@@ -313,10 +313,10 @@ def test_a_certificate_prints_its_largest_difference_and_survives_failing_solver
     rng = np.random.default_rng(7)
     points = np.vstack([rng.standard_normal((3, 6)), np.ones(6)])
     t = np.column_stack([rng.standard_normal((4, 3)), [0, 0, 0, -9], np.zeros(4)])
-    certificate = kernels.certify(points, t, subset=[0, 1, 3, 4])
+    certificate = mc.certify(points, t, subset=[0, 1, 3, 4])
     assert certificate.sq_distance["OSQP"].shape == (4,)
     assert certificate.sq_distance["OSQP"][2] == 0  # satisfied already
     assert "largest difference to cvxpy: " in str(certificate)
     assert certificate.difference.max() < 1e-8
-    none = kernels.certify(points, t[:, :1], solvers=["no such solver"])
+    none = mc.certify(points, t[:, :1], solvers=["no such solver"])
     assert np.isnan(none.difference).all()

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-import kernels
-from kernels import centers
-from kernels.replica import manifold_analysis_corr
+import manifold_capacity as mc
+from manifold_capacity import centers
+from manifold_capacity.replica import manifold_analysis_corr
 from tests import naive_kernels as naive
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
@@ -33,7 +33,7 @@ def vectors_for(manifolds, n_t, seed=0):
 def test_all_measures_agree_with_the_naive_twin(definition, shape, kappa):
     manifolds = clouds(features=shape[0], points=shape[1])
     t_vecs = vectors_for(manifolds, 25)
-    found = kernels.manifold_capacity(
+    found = mc.manifold_capacity(
         manifolds, kappa, n_t=25, t_vecs=t_vecs, low_rank=False, definition=definition
     )
     for i, points in enumerate(naive.normalised(list(manifolds))):
@@ -49,32 +49,36 @@ def test_all_measures_agree_with_the_naive_twin(definition, shape, kappa):
 
 def test_ragged_manifolds_float32_and_memory_maps_give_the_same(tmp_path):
     manifolds = [m[:, : 3 + i] for i, m in enumerate(clouds().astype(np.float32))]
-    reference = kernels.manifold_capacity([m.astype(np.float64) for m in manifolds], n_t=20)
+    reference = mc.manifold_capacity([m.astype(np.float64) for m in manifolds], n_t=20)
     mapped = []
     for i, manifold in enumerate(manifolds):
         np.save(tmp_path / f"{i}.npy", manifold)
         mapped.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
     for other in (manifolds, mapped):
-        found = kernels.manifold_capacity(other, n_t=20)
+        found = mc.manifold_capacity(other, n_t=20)
         for name in reference:
             np.testing.assert_array_equal(found[name], reference[name])
 
 
 def test_results_do_not_depend_on_threads():
-    one, two = (kernels.manifold_capacity(clouds(8), n_t=20, threads=n) for n in (1, 2))
+    one, two = (mc.manifold_capacity(clouds(8), n_t=20, threads=n) for n in (1, 2))
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
-    other = kernels.manifold_capacity(clouds(8), n_t=20, seed=1)
+    other = mc.manifold_capacity(clouds(8), n_t=20, seed=1)
     assert (other["capacity"] != one["capacity"]).all()
 
 
 @pytest.mark.parametrize(
     "function",
-    [kernels.manifold_capacity, kernels.conic_capacity, kernels.simulated_capacity],
+    [
+        mc.manifold_capacity,
+        mc.conic_capacity,
+        mc.simulated_capacity,
+    ],
 )
 def test_results_do_not_depend_on_the_threads_of_blas(function):
     manifolds = clouds(20, features=200)
-    options = {"n_t": 10} if function is kernels.manifold_capacity else {"draws": 4}
+    options = {"n_t": 10} if function is mc.manifold_capacity else {"draws": 4}
     found = []
     for limit in (1, 2):
         with threadpool_limits(limit, user_api="blas"):
@@ -86,10 +90,10 @@ def test_results_do_not_depend_on_the_threads_of_blas(function):
 def test_given_vectors_refer_to_scipys_frame_and_drawn_ones_have_the_same_law():
     manifolds = clouds(3, features=40, points=5)
     n_t = 4000 if JIT else 400
-    given = kernels.manifold_capacity(
+    given = mc.manifold_capacity(
         manifolds, n_t=n_t, t_vecs=vectors_for(manifolds, n_t), low_rank=False
     )
-    drawn = kernels.manifold_capacity(manifolds, n_t=n_t, low_rank=False)
+    drawn = mc.manifold_capacity(manifolds, n_t=n_t, low_rank=False)
     for name in ("capacity", "radius", "dimension"):
         gap = np.abs(given[name] - drawn[name])
         assert (gap < 5 * np.hypot(given[f"{name}_se"], drawn[f"{name}_se"])).all()
@@ -98,7 +102,7 @@ def test_given_vectors_refer_to_scipys_frame_and_drawn_ones_have_the_same_law():
 def test_standard_errors_match_the_spread_over_seeds():
     manifolds = clouds(2, points=4)
     runs = [
-        kernels.manifold_capacity(manifolds, n_t=40, low_rank=False, seed=s, definition=d)
+        mc.manifold_capacity(manifolds, n_t=40, low_rank=False, seed=s, definition=d)
         for s in range(40)
         for d in ("paper", "package")
     ]
@@ -132,9 +136,7 @@ def test_limits_of_small_and_large_balls(radius, limit):
     """Points at R → 0; 1/(D + 1/2) at R → ∞, here for D = 2."""
     manifolds = sphere_manifolds(radius, 2, points=60 if JIT else 12)
     t_vecs = vectors_for(manifolds, 3000 if JIT else 300)
-    found = kernels.manifold_capacity(
-        manifolds, n_t=t_vecs[0].shape[1], t_vecs=t_vecs, low_rank=False
-    )
+    found = mc.manifold_capacity(manifolds, n_t=t_vecs[0].shape[1], t_vecs=t_vecs, low_rank=False)
     error = 5 * found["combined_capacity_se"] + (0.0 if JIT else 0.1)
     assert found["combined_capacity"] == pytest.approx(limit, abs=error)
     assert found["kkt_residual"] < 1e-10
@@ -142,7 +144,7 @@ def test_limits_of_small_and_large_balls(radius, limit):
 
 def test_a_manifold_of_single_points_is_a_point():
     rng = np.random.default_rng(0)
-    found = kernels.manifold_capacity(rng.standard_normal((4, 30, 1)), n_t=3000, low_rank=False)
+    found = mc.manifold_capacity(rng.standard_normal((4, 30, 1)), n_t=3000, low_rank=False)
     assert found["combined_capacity"] == pytest.approx(2, abs=5 * found["combined_capacity_se"])
     np.testing.assert_allclose(found["radius"], 0, atol=1e-12)
     np.testing.assert_array_equal(found["dimension"], 0)
@@ -155,12 +157,12 @@ def test_scale_shift_rotation_and_order_change_nothing(seed, scale):
     rng = np.random.default_rng(seed)
     manifolds = clouds(4, features=3, points=5, seed=seed % 1000)
     t_vecs = vectors_for(manifolds, 8)
-    reference = kernels.manifold_capacity(manifolds, n_t=8, t_vecs=t_vecs, low_rank=False)
+    reference = mc.manifold_capacity(manifolds, n_t=8, t_vecs=t_vecs, low_rank=False)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     turned = [np.vstack([turn @ t[:-1], t[-1:]]) for t in t_vecs]
     moved = scale * turn @ manifolds + rng.standard_normal((3, 1))
     order, inner = rng.permutation(4), rng.permutation(5)
-    other = kernels.manifold_capacity(
+    other = mc.manifold_capacity(
         moved[order][:, :, inner], n_t=8, t_vecs=[turned[i] for i in order], low_rank=False
     )
     for name in ("capacity", "radius", "dimension"):
@@ -173,7 +175,7 @@ def test_padding_with_zero_features_changes_the_packages_dimension_only():
     padded = np.concatenate([manifolds, np.zeros((4, 6, 3))], axis=1)
     results = {
         d: [
-            kernels.manifold_capacity(m, n_t=2000 if JIT else 100, low_rank=False, definition=d)
+            mc.manifold_capacity(m, n_t=2000 if JIT else 100, low_rank=False, definition=d)
             for m in (manifolds, padded)
         ]
         for d in ("paper", "package")
@@ -197,7 +199,7 @@ def correlated_centers(features=40, count=9, rank=2, seed=0):
 
 
 def test_centre_correlation_agrees_with_the_naive_twin():
-    found = kernels.center_correlation(correlated_centers())
+    found = mc.center_correlation(correlated_centers())
     assert found == pytest.approx(naive.center_correlation(correlated_centers()))
 
 
@@ -219,9 +221,9 @@ def test_the_low_rank_cost_and_its_gradient_agree_with_the_naive_twin():
 
 def test_the_search_finds_planted_structure_and_random_starts_do_no_better():
     middles = correlated_centers(features=200, count=14, rank=2)
-    found = kernels.low_rank(middles, n_reps=4)
+    found = mc.low_rank(middles, n_reps=4)
     assert found.residuals.argmin() + 1 == found.rank
-    assert found.correlation == pytest.approx(kernels.center_correlation(middles))
+    assert found.correlation == pytest.approx(mc.center_correlation(middles))
     left = middles - middles.mean(axis=1, keepdims=True)
     left -= found.basis @ (found.basis.T @ left)
     assert naive.center_correlation(left) == pytest.approx(found.residuals.min(), rel=1e-6)
@@ -237,20 +239,20 @@ def test_the_search_finds_planted_structure_and_random_starts_do_no_better():
 
 def test_more_starts_never_cost_more():
     middles = correlated_centers(rank=4)
-    one, many = (kernels.low_rank(middles, n_reps=n, seed=3) for n in (1, 4))
+    one, many = (mc.low_rank(middles, n_reps=n, seed=3) for n in (1, 4))
     assert many.costs[0] <= one.costs[0] + 1e-9
-    again = kernels.low_rank(middles, n_reps=4, seed=3)
+    again = mc.low_rank(middles, n_reps=4, seed=3)
     np.testing.assert_array_equal(again.basis, many.basis)
 
 
 def test_the_search_needs_a_start():
     with pytest.raises(ValueError, match="n_reps: expected at least 1 start, got 0"):
-        kernels.low_rank(correlated_centers(), n_reps=0)
+        mc.low_rank(correlated_centers(), n_reps=0)
 
 
 def test_the_search_stops_after_three_increases():
     rng = np.random.default_rng(0)
-    found = kernels.low_rank(rng.standard_normal((300, 25)))
+    found = mc.low_rank(rng.standard_normal((300, 25)))
     assert len(found.residuals) < 24
     assert (np.diff(found.residuals[-4:]) > 0).all()
 
@@ -265,9 +267,9 @@ def test_a_descent_from_a_minimum_stays_there():
 
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_few_manifolds_leave_at_least_one_direction(count):
-    found = kernels.low_rank(correlated_centers(count=count))
+    found = mc.low_rank(correlated_centers(count=count))
     assert found.rank <= max(count - 2, 0)
-    result = kernels.manifold_capacity(clouds(count), n_t=20)
+    result = mc.manifold_capacity(clouds(count), n_t=20)
     assert np.isfinite(result["capacity"]).all()
 
 
@@ -279,7 +281,7 @@ def test_few_manifolds_leave_at_least_one_direction(count):
         (np.full((3, 4), np.nan), "centers: expected finite values"),
     ],
 )
-@pytest.mark.parametrize("function", [kernels.center_correlation, kernels.low_rank])
+@pytest.mark.parametrize("function", [mc.center_correlation, mc.low_rank])
 def test_bad_centres(function, middles, message):
     with pytest.raises(ValueError, match=message):
         function(middles)
@@ -287,13 +289,13 @@ def test_bad_centres(function, middles, message):
 
 def test_coinciding_centres_have_no_correlation():
     with pytest.raises(ValueError, match="all centres coincide"):
-        kernels.center_correlation(np.ones((3, 4)))
+        mc.center_correlation(np.ones((3, 4)))
     manifold = np.random.default_rng(0).standard_normal((6, 5))
     manifold -= manifold.mean(axis=1, keepdims=True)
     with pytest.raises(ValueError, match="coincide"):
-        kernels.manifold_capacity([manifold, manifold], n_t=10)
+        mc.manifold_capacity([manifold, manifold], n_t=10)
     with pytest.raises(ValueError, match="manifold 0: its centre coincides"):
-        kernels.manifold_capacity([manifold, manifold], n_t=10, low_rank=False)
+        mc.manifold_capacity([manifold, manifold], n_t=10, low_rank=False)
 
 
 # The drop-in
@@ -308,7 +310,7 @@ def test_the_drop_in_returns_the_packages_five():
     assert capacity.shape == radius.shape == dimension.shape == (8,)
     middles = manifolds.mean(axis=2).T
     assert correlation == pytest.approx(naive.center_correlation(middles))
-    basis = kernels.low_rank(middles, n_reps=2).basis
+    basis = mc.low_rank(middles, n_reps=2).basis
     assert rank == basis.shape[1]
     # The steps of the package, in its order, with the same subspace.
     t_vecs = vectors_for(manifolds, n_t)
@@ -336,14 +338,14 @@ def test_the_drop_in_warns_of_a_centre_on_the_global_mean():
     assert np.isfinite(capacity[:2]).all()
     assert np.isnan(capacity[2])
     with pytest.raises(ValueError, match=r"manifold 2: .*its centre coincides"):
-        kernels.manifold_capacity(list(middles + noise), n_t=10)
+        mc.manifold_capacity(list(middles + noise), n_t=10)
 
 
 # Results and input
 
 
 def test_results_are_mappings_with_labels():
-    found = kernels.manifold_capacity(clouds(), n_t=10)
+    found = mc.manifold_capacity(clouds(), n_t=10)
     assert found["capacity"] is found.capacity
     assert len(found) == len(list(found))
     with pytest.raises(AttributeError, match="no 'capactiy': expected one of capacity"):
@@ -380,4 +382,4 @@ GOOD = clouds(3)
 )
 def test_bad_input_is_named(manifolds, options, message):
     with pytest.raises(ValueError, match=message):
-        kernels.manifold_capacity(manifolds, **options)
+        mc.manifold_capacity(manifolds, **options)

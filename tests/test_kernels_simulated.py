@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from scipy.special import bdtr
 
-import kernels
-from kernels import separability, simulated
-from kernels._input import generator
-from kernels.conic import frame
-from repro.audit import ellipsoids
+import manifold_capacity as mc
+from logit_distributions.audit import ellipsoids
+from manifold_capacity import separability, simulated
+from manifold_capacity._input import generator
+from manifold_capacity.conic import frame
 from tests import naive_kernels as naive
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
@@ -48,7 +48,7 @@ def test_verdicts_agree_with_a_linear_program(bias):
         features, count = int(rng.integers(1, 20)), int(rng.integers(2, 60))
         points = rng.standard_normal((features, count)) + 3 * rng.standard_normal((features, 1))
         labels = rng.choice([-1, 1], count)
-        found = kernels.separable(points, labels, bias)
+        found = mc.separable(points, labels, bias)
         check(found, points, labels, bias)
         assert found.separable == naive.is_separable(points, labels, bias)
         verdicts.append(found.separable)
@@ -60,35 +60,35 @@ def test_verdicts_agree_with_a_linear_program(bias):
 def test_separability_survives_rotation_order_and_scale(features, count, seed):
     rng = np.random.default_rng(seed)
     points, labels = rng.standard_normal((features, count)), rng.choice([-1, 1], count)
-    reference = kernels.separable(points, labels).separable
+    reference = mc.separable(points, labels).separable
     order = rng.permutation(count)
     turn = np.linalg.qr(rng.standard_normal((features, features)))[0]
     for other in (turn @ points, 1e-3 * points, 1e4 * points + 5):
-        assert kernels.separable(other[:, order], labels[order]).separable == reference
-    assert kernels.separable(points, -labels).separable == reference
+        assert mc.separable(other[:, order], labels[order]).separable == reference
+    assert mc.separable(points, -labels).separable == reference
     if reference:  # fewer points, more features: still separable
-        assert kernels.separable(points[:, 1:], labels[1:]).separable
+        assert mc.separable(points[:, 1:], labels[1:]).separable
         more = np.vstack([points, rng.standard_normal(count)])
-        assert kernels.separable(more, labels).separable
+        assert mc.separable(more, labels).separable
 
 
 def test_degenerate_sets():
     points = np.array([[0.0, 1.0, 2.0]])
-    assert kernels.separable(points, [1, 1, -1]).separable
-    assert not kernels.separable(points, [1, -1, 1]).separable
+    assert mc.separable(points, [1, 1, -1]).separable
+    assert not mc.separable(points, [1, -1, 1]).separable
     touching = np.array([[0.0, 1.0, 1.0, 2.0]])  # a point with both labels
-    found = kernels.separable(touching, [-1, -1, 1, 1])
+    found = mc.separable(touching, [-1, -1, 1, 1])
     assert found.separable is False
     check(found, touching, np.array([-1, -1, 1, 1]), True)
     for labels in ([1, 1, 1], [-1, -1, -1]):
-        found = kernels.separable(points, labels)
+        found = mc.separable(points, labels)
         assert found.separable
         check(found, points, np.array(labels), True)
     same = np.ones((2, 3))
-    assert kernels.separable(same, [1, 1, 1]).separable
-    assert kernels.separable(same, [1, -1, 1]).separable is False
+    assert mc.separable(same, [1, 1, 1]).separable
+    assert mc.separable(same, [1, -1, 1]).separable is False
     origin = np.array([[0.0, 1.0]])
-    found = kernels.separable(origin, [1, 1], bias=False)
+    found = mc.separable(origin, [1, 1], bias=False)
     assert found.separable is False  # the origin is on every hyperplane through it
     assert found.multipliers[0] == 1
 
@@ -100,7 +100,7 @@ def test_small_margins_are_found_and_checked():
         labels = np.repeat([1, -1], 20)
         points = rng.standard_normal((4, 40))
         points[0] = margin * labels * (1 + rng.random(40))
-        found = kernels.separable(points, labels)
+        found = mc.separable(points, labels)
         answers[margin] = found.separable
         if found.separable:
             check(found, points, labels, True)
@@ -113,13 +113,13 @@ def test_complex_numbers_are_refused(what):
     given = {"points": np.array([[0.0, 1.0]]), "labels": np.array([-1, 1])}
     given[what] = given[what] + 0j
     with pytest.raises(ValueError, match=f"{what}: expected real numbers, got dtype complex"):
-        kernels.separable(**given)
+        mc.separable(**given)
 
 
 def test_an_exhausted_search_is_undecided(monkeypatch):
     monkeypatch.setattr(separability, "LIMIT", 1)
     rng = np.random.default_rng(0)
-    found = kernels.separable(rng.standard_normal((10, 25)), rng.choice([-1, 1], 25))
+    found = mc.separable(rng.standard_normal((10, 25)), rng.choice([-1, 1], 25))
     assert found.separable is None
     assert found.weights is None
     assert found.multipliers is None
@@ -127,7 +127,7 @@ def test_an_exhausted_search_is_undecided(monkeypatch):
 
 def test_a_hyperplane_that_fails_on_the_points_is_not_returned(monkeypatch):
     monkeypatch.setattr(separability, "decide", lambda rows: (True, -rows.sum(axis=0), 1))
-    assert kernels.separable(np.array([[0.0, 1.0]]), [-1, 1]).separable is None
+    assert mc.separable(np.array([[0.0, 1.0]]), [-1, 1]).separable is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_hyperplane_that_fails_on_the_points_is_not_returned(monkeypatch):
 )
 def test_bad_input_to_separable(points, labels, message):
     with pytest.raises(ValueError, match=message):
-        kernels.separable(points, labels)
+        mc.separable(points, labels)
 
 
 def test_the_line_search_minimises():
@@ -173,7 +173,7 @@ def clouds(count=8, features=30, points=4, radius=0.5, seed=0):
 @pytest.mark.parametrize(("bias", "features"), [(True, 30), (False, 30), (True, 50)])
 def test_the_smallest_separable_dimension_agrees_with_a_linear_search(projection, bias, features):
     manifolds = clouds(features=features)
-    found = kernels.simulated_capacity(manifolds, draws=6, bias=bias, projection=projection, seed=3)
+    found = mc.simulated_capacity(manifolds, draws=6, bias=bias, projection=projection, seed=3)
     label_of = simulated.labeller("balanced", 8, 6, 3)
     data = simulated.reduced(np.concatenate(list(manifolds), axis=1), projection, bias)
     for draw in range(6):
@@ -188,7 +188,7 @@ def test_the_smallest_separable_dimension_agrees_with_a_linear_search(projection
 
 
 def test_the_curve_is_the_distribution_of_the_smallest_dimension():
-    found = kernels.simulated_capacity(clouds(), draws=20)
+    found = mc.simulated_capacity(clouds(), draws=20)
     for n, share in zip(found["n_features"], found["separable_share"], strict=True):
         assert share == np.mean(found["smallest_separable"] <= n)
     assert found["separable_share"][0] == 0
@@ -213,16 +213,16 @@ def test_the_interval_of_the_median_has_binomial_coverage():
 
 
 def test_simulation_does_not_depend_on_threads_and_does_on_the_seed():
-    one, two = (kernels.simulated_capacity(clouds(), draws=8, threads=n) for n in (1, 2))
+    one, two = (mc.simulated_capacity(clouds(), draws=8, threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one["smallest_separable"], two["smallest_separable"])
-    other = kernels.simulated_capacity(clouds(), draws=8, seed=1)
+    other = mc.simulated_capacity(clouds(), draws=8, seed=1)
     assert (one["smallest_separable"] != other["smallest_separable"]).any()
 
 
 @pytest.mark.parametrize("draws", [3, 9])
 def test_too_few_features_give_no_capacity(draws):
     manifolds = clouds(count=12, features=2)
-    found = kernels.simulated_capacity(manifolds, draws=draws, projection="subset")
+    found = mc.simulated_capacity(manifolds, draws=draws, projection="subset")
     assert np.isnan(found["capacity"])
     assert np.isinf(found["smallest_separable"]).all()
     assert found["separable_share"][-1] == 0
@@ -232,7 +232,7 @@ def test_too_few_features_give_no_capacity(draws):
 def test_coinciding_points_are_never_separable():
     manifolds = np.zeros((4, 3, 2))
     manifolds[:2] = 1
-    found = kernels.simulated_capacity(manifolds, draws=6, labels=[1, -1, 1, -1], bias=False)
+    found = mc.simulated_capacity(manifolds, draws=6, labels=[1, -1, 1, -1], bias=False)
     assert np.isnan(found["capacity"])
 
 
@@ -262,18 +262,18 @@ def test_labellings():
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        kernels.simulated_capacity(clouds(), **options)
+        mc.simulated_capacity(clouds(), **options)
 
 
 @pytest.mark.parametrize("procedure", ["chung", "cohen"])
 def test_the_public_procedures_find_about_the_same_dimension(procedure):
     manifolds = clouds(count=10, points=3)
-    ours = kernels.simulated_capacity(manifolds, draws=60)
-    theirs = kernels.simulated_capacity(manifolds, draws=40, procedure=procedure)
+    ours = mc.simulated_capacity(manifolds, draws=60)
+    theirs = mc.simulated_capacity(manifolds, draws=40, procedure=procedure)
     assert theirs["features"] == pytest.approx(ours["features"], abs=2.5)
     assert np.isnan(theirs["capacity_low"])
     assert all(a < b for a, b in pairwise(theirs["n_features"]))
-    few = kernels.simulated_capacity(
+    few = mc.simulated_capacity(
         clouds(count=12, features=3), draws=5, projection="subset", procedure=procedure
     )
     assert np.isnan(few["capacity"])
@@ -281,7 +281,7 @@ def test_the_public_procedures_find_about_the_same_dimension(procedure):
 
 def test_chungs_procedure_interpolates_between_neighbours():
     """With one repeat p(n) is 0 or 1, so the search ends on two neighbours."""
-    found = kernels.simulated_capacity(clouds(), draws=1, procedure="chung")
+    found = mc.simulated_capacity(clouds(), draws=1, procedure="chung")
     assert found["features"] % 1 == 0.5
 
 
@@ -290,14 +290,14 @@ def test_chungs_procedure_stops_at_one_half(monkeypatch):
         return [n > 20] * (repeats // 2) + [n > 10] * (repeats // 2)
 
     monkeypatch.setattr(simulated._Fresh, "outcomes", outcomes)
-    found = kernels.simulated_capacity(clouds(), draws=10, procedure="chung")
+    found = mc.simulated_capacity(clouds(), draws=10, procedure="chung")
     assert 10 < found["features"] <= 20
     assert found["separable_share"][list(found["n_features"]).index(found["features"])] == 0.5
 
 
 def test_cohens_procedure_repeats_until_the_error_is_small():
-    few = kernels.simulated_capacity(clouds(), draws=20, procedure="cohen")
-    many = kernels.simulated_capacity(clouds(), draws=100, procedure="cohen")
+    few = mc.simulated_capacity(clouds(), draws=20, procedure="cohen")
+    many = mc.simulated_capacity(clouds(), draws=100, procedure="cohen")
     assert many["features"] == pytest.approx(few["features"], abs=1.5)
 
 
@@ -307,7 +307,7 @@ def test_cohens_procedure_repeats_until_the_error_is_small():
 def test_projections_on_the_cone_agree_with_the_naive_twin():
     for features in (30, 60):
         manifolds = clouds(features=features)
-        found = kernels.conic_capacity(manifolds, draws=5, seed=2)
+        found = mc.conic_capacity(manifolds, draws=5, seed=2)
         label_of = simulated.labeller("balanced", 8, 5, 2)
         data = frame(np.concatenate(list(manifolds), axis=1))
         for draw in range(5):
@@ -321,23 +321,23 @@ def test_projections_on_the_cone_agree_with_the_naive_twin():
 def test_conic_capacity_of_an_orthant_is_known():
     """Independent points: C_y is an orthant of a P-dimensional space, δ = P / 2, α = 2."""
     manifolds = np.eye(12)[:, :, None] * 3.0
-    found = kernels.conic_capacity(manifolds, draws=2000 if JIT else 200)
+    found = mc.conic_capacity(manifolds, draws=2000 if JIT else 200)
     assert found["capacity_low"] < 2 < found["capacity_high"]
     assert found["statistical_dimension"] == pytest.approx(
         6, abs=4 * found["statistical_dimension_se"]
     )
-    one, two = (kernels.conic_capacity(manifolds, draws=4, threads=n) for n in (1, 2))
+    one, two = (mc.conic_capacity(manifolds, draws=4, threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one["sq_projection"], two["sq_projection"])
 
 
 def test_cones_of_nothing_have_no_capacity():
     with pytest.raises(ValueError, match="expected points off the origin, got zeros only"):
-        kernels.conic_capacity(np.zeros((3, 2, 2)))
+        mc.conic_capacity(np.zeros((3, 2, 2)))
 
 
 def test_conic_capacity_needs_two_draws():
     with pytest.raises(ValueError, match="draws: expected at least 2"):
-        kernels.conic_capacity(clouds(), draws=1)
+        mc.conic_capacity(clouds(), draws=1)
 
 
 # The three estimators
@@ -355,9 +355,9 @@ def test_conic_capacity_needs_two_draws():
     ids=["balls", "large balls", "ellipsoids", "gaussian clouds"],
 )
 def test_the_three_estimators_agree(manifolds):
-    replica = kernels.manifold_capacity(manifolds, low_rank=False, n_t=400)
-    conic = kernels.conic_capacity(manifolds, draws=100)
-    simulation = kernels.simulated_capacity(manifolds, draws=60, bias=False)
+    replica = mc.manifold_capacity(manifolds, low_rank=False, n_t=400)
+    conic = mc.conic_capacity(manifolds, draws=100)
+    simulation = mc.simulated_capacity(manifolds, draws=60, bias=False)
     half = 3 * replica["combined_capacity_se"]
     intervals = [
         (replica["combined_capacity"] - half, replica["combined_capacity"] + half),
@@ -375,21 +375,21 @@ def test_the_three_estimators_agree(manifolds):
     ("kappa", "expected"), [(0, 2), (0.5, 0.961205), (1, 0.519572), (2, 0.200231)]
 )
 def test_point_capacity(kappa, expected):
-    assert kernels.point_capacity(kappa) == pytest.approx(expected, abs=5e-7)
-    assert kernels.point_capacity(kappa) == pytest.approx(naive.point_capacity(kappa), rel=1e-7)
+    assert mc.point_capacity(kappa) == pytest.approx(expected, abs=5e-7)
+    assert mc.point_capacity(kappa) == pytest.approx(naive.point_capacity(kappa), rel=1e-7)
 
 
 def test_point_capacity_far_below_zero():
-    assert kernels.point_capacity(-6) == pytest.approx(naive.point_capacity(-6), rel=1e-6)
-    assert kernels.point_capacity(-5.0001) == pytest.approx(kernels.point_capacity(-5), rel=2e-3)
+    assert mc.point_capacity(-6) == pytest.approx(naive.point_capacity(-6), rel=1e-6)
+    assert mc.point_capacity(-5.0001) == pytest.approx(mc.point_capacity(-5), rel=2e-3)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 10])
 def test_ball_capacity_in_closed_form(dimension):
     def inverse(radius):
-        return 1 / kernels.ball_capacity(radius, dimension)
+        return 1 / mc.ball_capacity(radius, dimension)
 
-    assert kernels.ball_capacity(1, dimension) == pytest.approx(2 / (dimension + 1), rel=1e-9)
+    assert mc.ball_capacity(1, dimension) == pytest.approx(2 / (dimension + 1), rel=1e-9)
     for radius in (0.1, 0.5, 3):
         assert inverse(radius) + inverse(1 / radius) == pytest.approx(dimension + 1, rel=1e-9)
         angle = np.arctan(radius)
@@ -397,10 +397,10 @@ def test_ball_capacity_in_closed_form(dimension):
             assert inverse(radius) == pytest.approx(0.5 + 2 / np.pi * angle, rel=1e-9)
         if dimension == 2:
             assert inverse(radius) == pytest.approx(1.5 - np.cos(angle) + np.sin(angle), rel=1e-9)
-    assert kernels.ball_capacity(0, dimension) == pytest.approx(2)
+    assert mc.ball_capacity(0, dimension) == pytest.approx(2)
     assert inverse(1e-9) == pytest.approx(0.5, rel=1e-6)
     assert inverse(1e9) == pytest.approx(dimension + 0.5, rel=1e-6)
-    assert 1 / kernels.ball_capacity(1e9, dimension, approximation="paper") == pytest.approx(
+    assert 1 / mc.ball_capacity(1e9, dimension, approximation="paper") == pytest.approx(
         dimension, rel=1e-6
     )
 
@@ -410,25 +410,25 @@ def test_ball_capacity_in_closed_form(dimension):
 )
 def test_ball_capacity_agrees_with_sampling(radius, dimension, kappa):
     mean, error = naive.ball_capacity(radius, dimension, kappa, 200_000, 0)
-    assert 1 / kernels.ball_capacity(radius, dimension, kappa) == pytest.approx(mean, abs=5 * error)
+    assert 1 / mc.ball_capacity(radius, dimension, kappa) == pytest.approx(mean, abs=5 * error)
 
 
 def test_a_margin_is_a_number():
     with pytest.raises(ValueError, match="kappa: expected a finite margin, got nan"):
-        kernels.point_capacity(np.nan)
+        mc.point_capacity(np.nan)
 
 
 def test_the_papers_approximations_of_ball_capacity():
     """α_Ball tends to the truth for many dimensions; without 1 + R² it does not."""
     errors = [
-        abs(kernels.ball_capacity(1 / np.sqrt(d), d, approximation="paper")
-            / kernels.ball_capacity(1 / np.sqrt(d), d) - 1)
+        abs(mc.ball_capacity(1 / np.sqrt(d), d, approximation="paper")
+            / mc.ball_capacity(1 / np.sqrt(d), d) - 1)
         for d in (2, 20, 200)
     ]  # fmt: skip
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.01
-    assert kernels.ball_capacity(1, 5, approximation="paper") == pytest.approx(
-        2 * kernels.point_capacity(np.sqrt(5))
+    assert mc.ball_capacity(1, 5, approximation="paper") == pytest.approx(
+        2 * mc.point_capacity(np.sqrt(5))
     )
 
 
@@ -441,7 +441,7 @@ def test_the_papers_approximations_of_ball_capacity():
 )  # fmt: skip
 def test_bad_balls(options):
     with pytest.raises(ValueError, match="expected"):
-        kernels.ball_capacity(**{"radius": 1, "dimension": 2} | options)
+        mc.ball_capacity(**{"radius": 1, "dimension": 2} | options)
 
 
 def test_nonnegative_least_squares_of_scipy_is_what_the_twins_rest_on():

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from repro import capacity, images, manifolds, paths, recipes, store
-from repro.capacity import LAYERS, Settings
-from repro.checkpoints import Checkpoint
-from repro.errors import ReproError
-from repro.network import ResNet18
-from repro.training import Machine
+from logit_distributions import capacity, images, manifolds, paths, recipes, store
+from logit_distributions.capacity import LAYERS, Settings
+from logit_distributions.checkpoints import Checkpoint
+from logit_distributions.errors import ReproError
+from logit_distributions.network import ResNet18
+from logit_distributions.training import Machine
 from tests import toy
 from tests.conftest import STORED
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from repro import paths
+from logit_distributions import paths
 
 WITHOUT_TORCH = """
 import runpy, sys
@@ -39,12 +39,12 @@ def test_figures_run_without_torch(tmp_path, monkeypatch):
 
 def test_reading_commands_run_without_torch():
     for arguments in (["list"], ["validate", "data"], ["--help"], ["claims", "gap-lower"]):
-        done = _run("repro", *arguments)
+        done = _run("logit_distributions", *arguments)
         assert done.returncode == 0, done.stderr
 
 
 def test_training_without_torch_says_what_to_install(tmp_path):
-    done = _run("repro", "run", "st", "--data", str(tmp_path))
+    done = _run("logit_distributions", "run", "st", "--data", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "install the extra 'train'" in done.stderr
@@ -56,7 +56,9 @@ READERS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [*(f"repro.{name}" for name in READERS), "paper.report"])
+@pytest.mark.parametrize(
+    "module", [*(f"logit_distributions.{name}" for name in READERS), "paper.report"]
+)
 def test_reader_modules_do_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT)

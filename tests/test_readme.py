@@ -4,9 +4,9 @@ import re
 
 import torch
 
+from logit_distributions import paths
+from logit_distributions.network import ResNet18
 from paper import table2
-from repro import paths
-from repro.network import ResNet18
 
 README = (paths.ROOT / "README.md").read_text()
 

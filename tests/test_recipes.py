@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from repro import recipes, schedule
-from repro.errors import ReproError
+from logit_distributions import recipes, schedule
+from logit_distributions.errors import ReproError
 
 EVERY = [(name, scale) for scale in recipes.SCALES for name in recipes.names(scale)]
 

@@ -12,9 +12,9 @@ import shutil
 import numpy as np
 import pytest
 
+from logit_distributions import recipes, statistics, store, targets
 from paper import __main__ as artefacts
 from paper import report
-from repro import recipes, statistics, store, targets
 from tests.conftest import STORED
 
 SHOWN = ("table2", "figure2", "figureB4")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from repro import recipes, schedule, store
-from repro.schedule import Job, jobs, with_needs
+from logit_distributions import recipes, schedule, store
+from logit_distributions.schedule import Job, jobs, with_needs
 
 SCALES = tuple(recipes.SCALES)
 

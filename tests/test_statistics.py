@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from repro import statistics
+from logit_distributions import statistics
 from tests import naive
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from repro import paths, store
-from repro.errors import ReproError
+from logit_distributions import paths, store
+from logit_distributions.errors import ReproError
 
 
 def dataset(n: int = 12, seed: int = 0, **attributes: object) -> xr.Dataset:

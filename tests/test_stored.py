@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from repro import attack, images, paths, recipes, record, store
-from repro.augment import to_float
-from repro.checkpoints import Checkpoint
+from logit_distributions import attack, images, paths, recipes, record, store
+from logit_distributions.augment import to_float
+from logit_distributions.checkpoints import Checkpoint
 from tests.conftest import STORED
 
 NAMES = recipes.plan("table2", "small")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from logit_distributions import paths, recipes, statistics, store
+from logit_distributions.errors import ReproError
 from paper import table1, table2, table3, tables
-from repro import paths, recipes, statistics, store
-from repro.errors import ReproError
 
 
 def test_printed_numbers_are_those_of_the_datasets():
@@ -50,7 +50,7 @@ def test_table_3_is_the_sum_of_the_epochs():
 )
 def test_missing_datasets_name_file_and_command(make, name, tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    with pytest.raises(ReproError, match="make it with 'repro run table") as error:
+    with pytest.raises(ReproError, match="make it with 'logitdist run table") as error:
         make()
     assert f"cifar10-small-{name}-seed0.nc" in str(error.value)
 

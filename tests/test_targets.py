@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from repro import targets
-from repro.errors import ReproError
+from logit_distributions import targets
+from logit_distributions.errors import ReproError
 from tests import naive
 
 logits = hnp.arrays(

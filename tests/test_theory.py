@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.errors import ReproError
-from repro.theory import errata, landscape, resolvent, response, surrogate
+from logit_distributions.errors import ReproError
+from logit_distributions.theory import errata, landscape, resolvent, response, surrogate
 from tests import naive_theory
 
 BETA = np.arange(0.25, 12.01, 0.25)
@@ -472,8 +472,8 @@ def test_every_erratum_stands_and_none_by_the_corrected_formula():
 
 def test_theory_needs_neither_torch_nor_sympy():
     names = ("surrogate", "landscape", "response", "resolvent", "networks", "errata", "verdicts")
-    code = "import sys, repro.theory_command\n" + "\n".join(
-        f"import repro.theory.{n}" for n in names
+    code = "import sys, logit_distributions.theory_command\n" + "\n".join(
+        f"import logit_distributions.theory.{n}" for n in names
     )
     code += "\nsys.exit(any(m in sys.modules for m in ('torch', 'sympy', 'mpmath')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""``repro theory`` and the pages and figures of Appendix C."""
+"""``logitdist theory`` and the pages and figures of Appendix C."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import io
 import numpy as np
 import pytest
 
+from logit_distributions.errors import ReproError
+from logit_distributions.theory import errata, surrogate, verdicts
+from logit_distributions.theory_command import COLUMNS, add_theory_command, parse_range
 from paper import appendix_c, figureC1, figureC2, figureC3, theory_figures
-from repro.errors import ReproError
-from repro.theory import errata, surrogate, verdicts
-from repro.theory_command import COLUMNS, add_theory_command, parse_range
 from tests import naive_theory
 
 

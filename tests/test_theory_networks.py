@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from repro import paths, recipes, store
-from repro.theory import networks
+from logit_distributions import paths, recipes, store
+from logit_distributions.theory import networks
 
 
 def test_expansion_ratio_by_hand():
@@ -108,8 +108,8 @@ def test_without_data_one_line_says_how_to_make_it(monkeypatch, tmp_path):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     lines = [line for line in networks.report(networks.stored()) if line]
     assert len(lines) == 2
-    assert "repro run table2" in lines[0]
-    assert "repro theory step" in lines[1]
+    assert "logitdist run table2" in lines[0]
+    assert "logitdist theory step" in lines[1]
 
 
 # The step of eq. (6); torch from here on
@@ -121,7 +121,7 @@ def torch():
 
 
 def test_direction_is_that_of_the_cross_entropy(torch):
-    from repro.gradient_step import loss_direction
+    from logit_distributions.gradient_step import loss_direction
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 10))
@@ -134,7 +134,7 @@ def test_direction_is_that_of_the_cross_entropy(torch):
 
 
 def test_direction_of_a_saturated_network(torch):
-    from repro.gradient_step import loss_direction
+    from logit_distributions.gradient_step import loss_direction
 
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_direction_of_a_saturated_network(torch):
 
 
 def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
-    from repro.gradient_step import gradient_steps
+    from logit_distributions.gradient_step import gradient_steps
 
     torch.manual_seed(1)
     weights = torch.randn(10, 48)
@@ -165,9 +165,9 @@ def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
 
 def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
     pytest.importorskip("safetensors")
-    from repro import gradient_step, images
-    from repro.checkpoints import Checkpoint
-    from repro.network import ResNet18
+    from logit_distributions import gradient_step, images
+    from logit_distributions.checkpoints import Checkpoint
+    from logit_distributions.network import ResNet18
 
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     torch.manual_seed(2)
@@ -196,8 +196,8 @@ def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
 
 
 def test_no_samples_are_refused(torch, tmp_path):
-    from repro.errors import ReproError
-    from repro.gradient_step import record
+    from logit_distributions.errors import ReproError
+    from logit_distributions.gradient_step import record
 
     for samples in (0, -3):
         with pytest.raises(ReproError, match=f"expected at least 1, got {samples}"):
@@ -205,9 +205,9 @@ def test_no_samples_are_refused(torch, tmp_path):
 
 
 def test_nothing_to_record(torch, monkeypatch, tmp_path):
-    from repro.errors import ReproError
-    from repro.gradient_step import record_all
+    from logit_distributions.errors import ReproError
+    from logit_distributions.gradient_step import record_all
 
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    with pytest.raises(ReproError, match="repro run table2"):
+    with pytest.raises(ReproError, match="logitdist run table2"):
         record_all([])

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("sympy")
 
-from repro.theory import proofs
-from repro.theory.errata import errata
+from logit_distributions.theory import proofs
+from logit_distributions.theory.errata import errata
 
 
 @pytest.mark.parametrize("name", proofs.PROOFS)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from repro import paths, pipeline, recipes, training
-from repro.checkpoints import Checkpoint
-from repro.errors import ReproError
-from repro.paths import epoch_file, rolling_file
-from repro.recipes import Distillation, Recipe
+from logit_distributions import paths, pipeline, recipes, training
+from logit_distributions.checkpoints import Checkpoint
+from logit_distributions.errors import ReproError
+from logit_distributions.paths import epoch_file, rolling_file
+from logit_distributions.recipes import Distillation, Recipe
 from tests import naive
 
 CPU = training.Machine("cpu", "float32")

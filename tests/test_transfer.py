@@ -7,12 +7,22 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from repro import cli, images, paths, recipes, record, schedule, store, training, transfer
-from repro.attack import Evaluation
-from repro.budget import Budget, OutOfTime
-from repro.checkpoints import Checkpoint
-from repro.errors import ReproError
-from repro.network import ResNet18
+from logit_distributions import (
+    cli,
+    images,
+    paths,
+    recipes,
+    record,
+    schedule,
+    store,
+    training,
+    transfer,
+)
+from logit_distributions.attack import Evaluation
+from logit_distributions.budget import Budget, OutOfTime
+from logit_distributions.checkpoints import Checkpoint
+from logit_distributions.errors import ReproError
+from logit_distributions.network import ResNet18
 from tests import toy
 
 ST = recipes.recipe("st")

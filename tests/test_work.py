@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro import attack, recipes, training, work
-from repro.network import ResNet18, build, forward_work, frozen
+from logit_distributions import attack, recipes, training, work
+from logit_distributions.network import ResNet18, build, forward_work, frozen
 
 IMAGES, WIDTH = 2, 8
 ONE = work.resnet18(WIDTH, 10)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from repro import estimate, paths, schedule
+from logit_distributions import estimate, paths, schedule
 from tests import miniature
 
-WORKFLOW = paths.ROOT / "repro" / "workflow"
+WORKFLOW = paths.ROOT / "repro" / "logit_distributions" / "workflow"
 pytest.importorskip("snakemake", reason="Snakemake is not installed: pip install '.[cluster]'")
 
 
@@ -23,7 +23,7 @@ def dry_run(tmp_path: Path, profile: str, *arguments: str) -> list[str]:
             str(tmp_path), "--snakefile", str(WORKFLOW / "Snakefile"), "--profile",
             str(WORKFLOW / "profiles" / profile), *arguments,
         ],
-        env=os.environ | {"PYTHONPATH": str(paths.ROOT)}, capture_output=True, text=True,
+        env=os.environ, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return re.findall(r"^Shell command: (.* make .*\S)", done.stdout + done.stderr, flags=re.M)
@@ -37,8 +37,10 @@ def test_a_dry_run_lists_everything_in_the_paper_once(tmp_path):
         f"--seed {job.seed} --device cuda --threads 1"
         for job in jobs
     ]
-    assert sorted(command.partition("-m repro ")[2] for command in commands) == sorted(expected)
-    assert all("repro.workflow.free_gpu" in command for command in commands)
+    assert sorted(
+        command.partition("-m logit_distributions ")[2] for command in commands
+    ) == sorted(expected)
+    assert all("logit_distributions.workflow.free_gpu" in command for command in commands)
     trained = {job.run for job in jobs if job.kind == "train"}
     assert len(trained) == 129
     assert trained == {run.recipe.run(run.seed) for run in estimate.runs(jobs)}
@@ -83,7 +85,7 @@ def test_each_command_gets_a_gpu_to_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     wait = f"echo $CUDA_VISIBLE_DEVICES; until [ -e {tmp_path / 'go'} ]; do sleep 0.01; done"
-    command = [sys.executable, "-m", "repro.workflow.free_gpu", "sh", "-c"]
+    command = [sys.executable, "-m", "logit_distributions.workflow.free_gpu", "sh", "-c"]
 
     def start(script: str) -> subprocess.Popen:
         return subprocess.Popen(

@@ -1,6 +1,6 @@
 """A data set and a scale so small that every stage of the pipeline runs in seconds.
 
-``python -m tests.toy FOLDER ARGUMENTS...`` is the ``repro`` command on them.
+``python -m tests.toy FOLDER ARGUMENTS...`` is the ``logitdist`` command on them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from repro import cli, images, recipes
+from logit_distributions import cli, images, recipes
 
 TRAIN, TEST, VALIDATION = 50, 10, 10
 

@@ -23,7 +23,7 @@
   const vector = (logits, image) =>
     Array.from(logits.subarray(image * classes.length, (image + 1) * classes.length));
 
-  // The rules of repro/targets.py: equal logits rank by class, lowest first.
+  // The rules of repro/logit_distributions/targets.py: equal logits rank by class, lowest first.
   const ranking = (z) => z.map((_, c) => c).sort((c, d) => z[d] - z[c] || c - d);
   function permute(z, k, random) {
     const rest = ranking(z).slice(k);

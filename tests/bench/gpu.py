@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from repro import attack, bench, recipes, training, work
-from repro.augment import Epoch
-from repro.network import ResNet18, frozen
-from repro.precision import strict_float32, tuned_convolutions
+from logit_distributions import attack, bench, recipes, training, work
+from logit_distributions.augment import Epoch
+from logit_distributions.network import ResNet18, frozen
+from logit_distributions.precision import strict_float32, tuned_convolutions
 
 WARM_UP, STEPS, KERNELS = 3, 5, 30
 LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repro import attack
-from repro.augment import to_float
-from repro.checkpoints import Checkpoint
+from logit_distributions import attack
+from logit_distributions.augment import to_float
+from logit_distributions.checkpoints import Checkpoint
 from tests.conftest import STORED
 from tests.test_stored import first_test_images
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize, nnls
 
-import kernels
-import kernels.replica
-from kernels import anchors, centers, separability, simulated
-from kernels._parallel import for_each
-from repro.audit import ellipsoids
+import manifold_capacity as mc
+import manifold_capacity.replica
+from logit_distributions.audit import ellipsoids
+from manifold_capacity import anchors, centers, separability, simulated
+from manifold_capacity._parallel import for_each
 
 cvxopt = pytest.importorskip("cvxopt", reason="pip install cvxopt, to compare with its solver")
 SVC = pytest.importorskip("sklearn.svm", reason="pip install scikit-learn, to compare").SVC
@@ -139,7 +139,7 @@ def test_whole_analysis(benchmark, what):
         benchmark.pedantic(generic_analysis, (manifolds, 300, share), rounds=2)
     else:
         benchmark.pedantic(
-            kernels.manifold_capacity, (manifolds,), {"low_rank": "low" in what},
+            mc.manifold_capacity, (manifolds,), {"low_rank": "low" in what},
             rounds=7, warmup_rounds=1,
         )  # fmt: skip
     report(benchmark, what, per=share, unit="s", scale=1)
@@ -175,7 +175,7 @@ def test_public_package(benchmark, request, tmp_path):
     theirs = np.load(tmp_path / "out.npz")
     benchmark.group = "drop-in, P = 50, M = 50, N = 512, n_t = 200, n_reps = 1"
     ours = benchmark.pedantic(
-        kernels.replica.manifold_analysis_corr, (manifolds, 0, 200, vectors, 1),
+        mc.replica.manifold_analysis_corr, (manifolds, 0, 200, vectors, 1),
         rounds=5, warmup_rounds=1,
     )  # fmt: skip
     report(benchmark, "kernel", per=1, unit="s", scale=1)

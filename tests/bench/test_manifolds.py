@@ -16,10 +16,10 @@ import pytest
 from scipy.linalg import qr
 from scipy.optimize import nnls
 
-import kernels
-import kernels.replica
-from repro import capacity, manifolds
-from repro.checkpoints import Checkpoint
+import manifold_capacity as mc
+import manifold_capacity.replica
+from logit_distributions import capacity, manifolds
+from logit_distributions.checkpoints import Checkpoint
 from tests.bench.test_kernels import by_cvxopt
 from tests.conftest import STORED
 
@@ -55,7 +55,7 @@ def test_a_layer_by_three_solvers(layer, activations):
     rng = np.random.default_rng(0)
     vectors = [rng.standard_normal((51, n_t)) for _ in points]
     began = time.perf_counter()
-    ours = kernels.manifold_capacity(points, t_vecs=vectors, n_t=n_t, low_rank=False, threads=1)
+    ours = mc.manifold_capacity(points, t_vecs=vectors, n_t=n_t, low_rank=False, threads=1)
     seconds = time.perf_counter() - began
     frames = lifted(points)
     began = time.perf_counter()
@@ -70,8 +70,7 @@ def test_a_layer_by_three_solvers(layer, activations):
     by_qp = by_cvxopt(frames[:8], vectors[:8]).mean(axis=1)
     qp_seconds = (time.perf_counter() - began) * len(frames) / 8
     certificates = [
-        kernels.certify(s, t, subset=range(5))
-        for s, t in zip(frames[::10], vectors[::10], strict=True)
+        mc.certify(s, t, subset=range(5)) for s, t in zip(frames[::10], vectors[::10], strict=True)
     ]
     apart = {
         "scipy nnls": np.abs(ours.capacity * by_nnls - 1).max(),

@@ -9,10 +9,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from repro import images as image_files
-from repro import recipes, training
-from repro.augment import Epoch
-from repro.network import ResNet18
+from logit_distributions import images as image_files
+from logit_distributions import recipes, training
+from logit_distributions.augment import Epoch
+from logit_distributions.network import ResNet18
 from tests import toy
 
 STEPS = 20

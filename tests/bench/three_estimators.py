@@ -13,11 +13,11 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 
-import kernels
-from kernels import anchors
-from kernels._parallel import for_each
-from repro import paths
-from repro.audit import ellipsoids
+import manifold_capacity as mc
+from logit_distributions import paths
+from logit_distributions.audit import ellipsoids
+from manifold_capacity import anchors
+from manifold_capacity._parallel import for_each
 
 COLOURS = {"mean-field theory": "#0072b2", "conic geometry": "#d55e00", "simulation": "#222222"}
 
@@ -35,10 +35,10 @@ def gaussian_clouds(count, points, size, radius, seed=0):
 
 
 CASES = {
-    "ball\nD=2 R=0.5": (ellipsoids(40, 30, [0.5] * 2), kernels.ball_capacity(0.5, 2)),
-    "ball\nD=3 R=0.5": (ellipsoids(40, 60, [0.5] * 3), kernels.ball_capacity(0.5, 3)),
-    "ball\nD=2 R=1": (ellipsoids(40, 30, [1.0] * 2), kernels.ball_capacity(1, 2)),
-    "ball\nD=3 R=2": (ellipsoids(40, 80, [2.0] * 3), kernels.ball_capacity(2, 3)),
+    "ball\nD=2 R=0.5": (ellipsoids(40, 30, [0.5] * 2), mc.ball_capacity(0.5, 2)),
+    "ball\nD=3 R=0.5": (ellipsoids(40, 60, [0.5] * 3), mc.ball_capacity(0.5, 3)),
+    "ball\nD=2 R=1": (ellipsoids(40, 30, [1.0] * 2), mc.ball_capacity(1, 2)),
+    "ball\nD=3 R=2": (ellipsoids(40, 80, [2.0] * 3), mc.ball_capacity(2, 3)),
     "ellipsoid\n1 .5 .2": (ellipsoids(40, 40, [1, 0.5, 0.2]), None),
     "ellipsoid\n.8 … .1": (ellipsoids(40, 20, [0.8, 0.5, 0.3, 0.2, 0.1]), None),
     "cloud\nD=5 R=0.5": (gaussian_clouds(40, 20, 5, 0.5), None),
@@ -48,13 +48,13 @@ CASES = {
 
 def estimates(manifolds):
     """Return (value, low, high) of each estimator; 95 % intervals."""
-    theory = kernels.manifold_capacity(manifolds, low_rank=False, n_t=500)
+    theory = mc.manifold_capacity(manifolds, low_rank=False, n_t=500)
     half = 1.96 * theory.combined_capacity_se
     value = theory.combined_capacity
     found = {"mean-field theory": (value, value - half, value + half)}
     for name, one in (
-        ("conic geometry", kernels.conic_capacity(manifolds, draws=200)),
-        ("simulation", kernels.simulated_capacity(manifolds, draws=100, bias=False)),
+        ("conic geometry", mc.conic_capacity(manifolds, draws=200)),
+        ("simulation", mc.simulated_capacity(manifolds, draws=100, bias=False)),
     ):
         found[name] = (one.capacity, one.capacity_low, one.capacity_high)
     return found

@@ -1,0 +1,28 @@
+"""Manifold capacity by mean-field theory, conic geometry and simulation: fast and certified.
+
+Imports numpy, scipy and numba (cvxpy only to certify); arrays from any framework will do.
+"""
+
+from manifold_capacity.analytic import ball_capacity, point_capacity
+from manifold_capacity.anchors import Anchors, Certificate, anchor_points, certify
+from manifold_capacity.capacity import manifold_capacity
+from manifold_capacity.centers import center_correlation, low_rank
+from manifold_capacity.conic import conic_capacity
+from manifold_capacity.separability import Separation, separable
+from manifold_capacity.simulated import simulated_capacity
+
+__all__ = [
+    "Anchors",
+    "Certificate",
+    "Separation",
+    "anchor_points",
+    "ball_capacity",
+    "center_correlation",
+    "certify",
+    "conic_capacity",
+    "low_rank",
+    "manifold_capacity",
+    "point_capacity",
+    "separable",
+    "simulated_capacity",
+]

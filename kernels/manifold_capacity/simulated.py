@@ -1,0 +1,379 @@
+"""Simulated capacity: how few random features still separate random dichotomies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import qr
+from scipy.special import bdtr, ndtri
+
+from manifold_capacity._input import Array, Manifolds, generator, joined
+from manifold_capacity._parallel import for_each, one_blas_thread
+from manifold_capacity._result import Result
+from manifold_capacity.separability import decide, signed_rows
+
+Labels = Literal["balanced", "independent", "one-vs-rest"]
+Projection = Literal["gaussian", "subset", "pca"]
+Procedure = Literal["nested", "chung", "cohen"]
+
+SCOUTS = 8
+"""Draws after which the search begins where they ended."""
+
+LEVEL = 0.95
+"""Coverage of all intervals."""
+
+
+@one_blas_thread
+def simulated_capacity(
+    manifolds: Manifolds,
+    draws: int = 100,
+    labels: Labels | ArrayLike = "balanced",
+    bias: bool = True,
+    projection: Projection = "gaussian",
+    seed: int = 0,
+    procedure: Procedure = "nested",
+    threads: int | None = None,
+) -> Result:
+    """Return the capacity P / N_c measured by bisection on the number of features.
+
+    Every draw has one labelling of the manifolds and one *nested* sequence of features (the
+    first n rows of one random matrix), so that separability is monotone in n, and bisection
+    finds the exact n*, the fewest features that separate. N_c is the median of n*; at each n
+    the law of the outcome is that of a fresh projection (paper, A.4.2: "a bisection search on
+    the critical number of feature dimensions required in order to reach roughly 50 %").
+
+    Parameters
+    ----------
+    manifolds : sequence of array_like, shapes (N, M_i), or array_like, shape (P, N, M)
+        Features by points. Memory: the reduced data, at most (min(N, ΣM), ΣM), and per thread
+        one projection of it.
+    draws : int
+    labels : {"balanced", "independent", "one-vs-rest"} or array_like, shape (P,) or (draws, P)
+        Balanced: P // 2 positive, in random places. Independent: fair coins, all-equal
+        labellings drawn anew. One-vs-rest: one positive manifold.
+    bias : bool
+        Allow an offset of the hyperplane.
+    projection : {"gaussian", "subset", "pca"}
+        Gaussian features; a random order of the given features; the principal components by
+        falling variance.
+    seed : int
+    procedure : {"nested", "chung", "cohen"}
+        Ours, or for comparison what two public codes do. ``"chung"``: at each n, `draws`
+        fresh projections with columns of length one; bisection on [2, N] until the share p
+        that is separable is within 0.05 of one half, then interpolation (the Python code of
+        Wakhloo and Chung). ``"cohen"``: fresh projections until the standard error of p is
+        at most 0.05 (20 to `draws`), bisection to width 1, the first n with p >= 1/2 (the
+        MATLAB code of Cohen et al. 2020).
+    threads : int, optional
+        Default: all processors. Results do not depend on it.
+
+    Returns
+    -------
+    Result
+        ``capacity`` and ``features`` (N_c) with ``..._low`` and ``..._high``, for the nested
+        procedure an interval of 95 % from order statistics; ``undecided``, the number of
+        separability tests without a proof either way (counted as inseparable). Nested: per
+        draw ``smallest_separable`` (n*; infinite where all N features are not enough), and
+        the curve ``separable_share`` over ``n_features`` with its interval. Where the median
+        is infinite, capacity is NaN: P is too large for the features given, and
+        ``separable_share`` ends at p(N). Otherwise: p at each n tested.
+
+    Raises
+    ------
+    ValueError
+        For bad manifolds, see `manifold_capacity`, or unknown options.
+    """
+    for name, value, known in (
+        ("projection", projection, get_args(Projection)),
+        ("procedure", procedure, get_args(Procedure)),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    if draws < 1:
+        raise ValueError(f"draws: expected at least 1, got {draws}")
+    points, owner = joined(manifolds)
+    label_of = labeller(labels, int(owner[-1]) + 1, draws, seed)
+    data = reduced(points, projection, bias)
+    attributes = {
+        "draws": draws, "labels": labels if isinstance(labels, str) else "given",
+        "bias": int(bias), "projection": projection, "seed": seed, "procedure": procedure,
+    }  # fmt: skip
+    if procedure == "nested":
+        values = _nested(data, owner, label_of, draws, bias, projection, seed, threads)
+    else:
+        rule = _chung if procedure == "chung" else _cohen
+        values = rule(data, owner, label_of, draws, bias, projection, seed, threads)
+    return Result(values, attributes)
+
+
+def labeller(
+    labels: Labels | ArrayLike, count: int, draws: int, seed: int
+) -> Callable[[int], Array]:
+    """Return the function that gives the labels, shape (P,), of a draw by its number."""
+    if not isinstance(labels, str):
+        given = np.asarray(labels, np.float64)
+        if given.shape not in ((count,), (draws, count)) or not (np.abs(given) == 1).all():
+            raise ValueError(
+                f"labels: expected +1 or -1 in shape ({count},) or ({draws}, {count}), got shape "
+                f"{given.shape} with values {np.unique(given)[:4]}"
+            )
+        return lambda draw: given if given.ndim == 1 else given[draw % draws]
+    if labels not in get_args(Labels):
+        raise ValueError(
+            f"labels: expected an array or one of {', '.join(get_args(Labels))}, got {labels!r}"
+        )
+
+    def drawn(draw: int) -> Array:
+        rng = generator(seed, 2, draw)
+        if labels == "independent":
+            while True:
+                signs = rng.choice(np.array([-1.0, 1.0]), count)
+                if abs(signs.sum()) < count:
+                    return signs
+        positive = count // 2 if labels == "balanced" else 1
+        return np.where(rng.permutation(count) < positive, 1.0, -1.0)
+
+    return drawn
+
+
+def reduced(data: Array, projection: Projection, bias: bool) -> Array:
+    """Return the points in fewer dimensions where the law of their projections allows it.
+
+    Gaussian projections only see inner products, so min(N, ΣM) dimensions do; principal
+    components are computed once. Subsets need the features as they are. With a bias a common
+    shift changes nothing, so the mean is removed, which conditions the tests.
+    """
+    if bias:
+        data = data - data.mean(axis=1, keepdims=True)
+    features, count = data.shape
+    if projection == "pca":
+        deviations = data - data.mean(axis=1, keepdims=True)
+        axes, _, _ = np.linalg.svd(deviations, full_matrices=False)
+        return axes.T @ data
+    if projection == "gaussian" and features > count:
+        factor: Array = qr(data, mode="r", check_finite=False)[0][:count]
+        return factor
+    return data
+
+
+class _Features:
+    """The nested features of one draw, made as far as they are asked for."""
+
+    def __init__(self, data: Array, projection: Projection, seed: int, draw: int) -> None:
+        self.data, self.projection = data, projection
+        self.rng = generator(seed, 3, draw)
+        self.made = np.empty((0, data.shape[1]))
+        self.order = (
+            self.rng.permutation(len(data)) if projection == "subset" else np.arange(len(data))
+        )
+
+    def first(self, n: int) -> Array:
+        """Return features 1 to n of all points, shape (n, ΣM)."""
+        if self.projection != "gaussian":
+            return self.data[self.order[:n]]
+        if n > len(self.made):
+            # Whole blocks, so that the draws do not depend on the order of asking.
+            rows = -(-(n - len(self.made)) // 32) * 32
+            weights = self.rng.standard_normal((rows, len(self.data)))
+            self.made = np.concatenate([self.made, weights @ self.data])
+        return self.made[:n]
+
+
+def _test(
+    features: Array, signs: Array, bias: bool, near: Array | None = None
+) -> tuple[bool | None, Array | None]:
+    """Return the verdict and its w; begins from `near`, the w of a test with other features."""
+    rows, lengths, _ = signed_rows(features, signs, bias)
+    if not lengths.all():  # one is zero, which nothing separates
+        return False, near
+    start = None
+    if near is not None:
+        start = np.zeros(rows.shape[1])
+        shared = min(len(near), len(start)) - bias
+        start[:shared] = near[:shared]
+        if bias:
+            start[-1] = near[-1]
+    verdict, w, _ = decide(rows, start)
+    return verdict, w
+
+
+def _nested(
+    data: Array,
+    owner: NDArray[np.integer],
+    label_of: Callable[[int], Array],
+    draws: int,
+    bias: bool,
+    projection: Projection,
+    seed: int,
+    threads: int | None,
+) -> dict[str, tuple[tuple[str, ...], Any]]:
+    largest = len(data)
+
+    def smallest(draw: int, guess: int, stride: int) -> tuple[float, int]:
+        """Return n* and the number of undecided tests: gallop from a guess, then bisect."""
+        features, signs = _Features(data, projection, seed, draw), label_of(draw)[owner]
+        undecided, w = 0, None
+        low, high, n = 0, largest + 1, guess  # no feature separates; one too many stands for none
+        while high - low > 1:
+            answer, w = _test(features.first(n), signs, bias, w)
+            undecided += answer is None
+            low, high = (low, n) if answer else (n, high)
+            if low == 0:
+                n = max(1, high - stride)
+            elif high > largest:
+                n = min(largest, low + stride)
+            else:
+                n = (low + high) // 2
+            stride *= 2
+        return (np.inf if high > largest else float(high)), undecided
+
+    owners = int(owner[-1]) + 1
+    # A few draws tell where the others will end; that saves tests and changes no result.
+    found = [smallest(0, min(max(owners // 2, 1), largest), max(owners // 2, 1))]
+    for last in (SCOUTS, draws):
+        known = np.minimum([star for star, _ in found], largest)
+        guess, stride = int(np.median(known)), max(1, int(known.max() - known.min()) // 3)
+        if len(found) == 1:
+            stride = max(1, guess // 16)
+        numbers = range(len(found), min(last, draws))
+        found += for_each(partial(smallest, guess=guess, stride=stride), numbers, threads)
+    stars = np.array([star for star, _ in found])
+    middle, low, high = median_interval(stars)
+    curve = np.arange(1, largest + 1)
+    finite = stars[np.isfinite(stars)]
+    if len(finite):
+        reach = int(finite.max()) if len(finite) == draws else largest
+        curve = np.arange(max(1, int(finite.min()) - 1), reach + 1)
+    share = (stars[None, :] <= curve[:, None]).mean(axis=1)
+    share_low, share_high = _wilson(share, draws)
+    return {
+        **_capacities(owners, middle, low, high),
+        "undecided": ((), int(sum(count for _, count in found))),
+        "smallest_separable": (("draw",), stars),
+        "n_features": (("n",), curve),
+        "separable_share": (("n",), share),
+        "separable_share_low": (("n",), share_low),
+        "separable_share_high": (("n",), share_high),
+    }
+
+
+def median_interval(values: Array, level: float = LEVEL) -> tuple[float, float, float]:
+    """Return the median and the interval between order statistics that covers it.
+
+    The interval is the shortest symmetric one with binomial coverage of at least `level`;
+    with fewer than six values there is none, and it is unbounded.
+    """
+    count = len(values)
+    ordered = np.sort(values)
+    middle = float(ordered[(count - 1) // 2 : count // 2 + 1].mean())
+    below = int((bdtr(np.arange(count), count, 0.5) <= (1 - level) / 2).sum())
+    if below < 1:
+        return middle, -np.inf, np.inf
+    return middle, float(ordered[below - 1]), float(ordered[count - below])
+
+
+def _capacities(
+    count: int, middle: float, low: float, high: float
+) -> dict[str, tuple[tuple[str, ...], Any]]:
+    known = np.isfinite(middle)
+    return {
+        "capacity": ((), count / middle if known else np.nan),
+        "capacity_low": ((), count / high),
+        "capacity_high": ((), np.inf if low <= 0 else count / low),
+        "features": ((), middle if known else np.nan),
+        "features_low": ((), max(low, 0.0)),
+        "features_high": ((), high),
+    }
+
+
+def _wilson(share: Array, count: int) -> tuple[Array, Array]:
+    z = float(ndtri(0.5 + LEVEL / 2))
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    spread = np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) * z / (1 + z * z / count)
+    return np.clip(middle - spread, 0, 1), np.clip(middle + spread, 0, 1)
+
+
+class _Fresh:
+    """Shares p(n) from fresh projections, as the public codes draw them."""
+
+    def __init__(
+        self, data: Array, owner: NDArray[np.integer], label_of: Callable[[int], Array],
+        bias: bool, projection: Projection, seed: int, threads: int | None,
+    ) -> None:  # fmt: skip
+        self.data, self.owner, self.label_of, self.bias = data, owner, label_of, bias
+        self.projection, self.seed, self.threads = projection, seed, threads
+        self.drawn, self.undecided = 0, 0
+        self.shares: dict[int, float] = {}
+
+    def outcomes(self, n: int, repeats: int) -> list[bool]:
+        def one(draw: int) -> bool | None:
+            features = _Features(self.data, self.projection, self.seed, draw).first(n)
+            features = features / np.maximum(np.linalg.norm(features, axis=0), 1e-300)
+            return _test(features, self.label_of(draw)[self.owner], self.bias)[0]
+
+        numbers = range(self.drawn, self.drawn + repeats)
+        self.drawn += repeats
+        answers = for_each(one, numbers, self.threads)
+        self.undecided += sum(answer is None for answer in answers)
+        return [bool(answer) for answer in answers]
+
+    def result(self, features: float) -> dict[str, tuple[tuple[str, ...], Any]]:
+        tested = sorted(self.shares)
+        return {
+            **_capacities(int(self.owner[-1]) + 1, features, np.nan, np.nan),
+            "undecided": ((), self.undecided),
+            "n_features": (("n",), np.array(tested)),
+            "separable_share": (("n",), np.array([self.shares[n] for n in tested])),
+        }
+
+
+def _chung(
+    data: Array, owner: NDArray[np.integer], label_of: Callable[[int], Array], draws: int,
+    bias: bool, projection: Projection, seed: int, threads: int | None,
+) -> dict[str, tuple[tuple[str, ...], Any]]:  # fmt: skip
+    fresh = _Fresh(data, owner, label_of, bias, projection, seed, threads)
+
+    def share(n: int) -> float:
+        if n not in fresh.shares:
+            fresh.shares[n] = float(np.mean(fresh.outcomes(n, draws)))
+        return fresh.shares[n]
+
+    low, high = 2, len(data)
+    if high < 2 or share(high) < 0.5:
+        return fresh.result(np.nan)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if abs(share(middle) - 0.5) <= 0.05:
+            return fresh.result(float(middle))
+        low, high = (low, middle) if share(middle) > 0.5 else (middle, high)
+    below, above = share(low), share(high)
+    features = float(low) if above == below else low + (0.5 - below) / (above - below)
+    return fresh.result(min(max(features, float(low)), float(high)))
+
+
+def _cohen(
+    data: Array, owner: NDArray[np.integer], label_of: Callable[[int], Array], draws: int,
+    bias: bool, projection: Projection, seed: int, threads: int | None,
+) -> dict[str, tuple[tuple[str, ...], Any]]:  # fmt: skip
+    fresh = _Fresh(data, owner, label_of, bias, projection, seed, threads)
+
+    def share(n: int) -> float:
+        outcomes = fresh.outcomes(n, min(20, draws))
+        while len(outcomes) < draws:
+            if np.std(outcomes, ddof=1) / np.sqrt(len(outcomes)) <= 0.05:
+                break
+            outcomes += fresh.outcomes(n, min(20, draws - len(outcomes)))
+        fresh.shares[n] = float(np.mean(outcomes))
+        return fresh.shares[n]
+
+    low, high = 0, len(data)
+    if share(high) < 0.5:
+        return fresh.result(np.nan)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if share(middle) >= 0.5 else (middle, high)
+    return fresh.result(float(high))

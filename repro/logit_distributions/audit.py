@@ -1,0 +1,462 @@
+"""Mean-field theory held against simulation and conic geometry, on stored and known manifolds.
+
+`lines` prints it. Rule for a row: two capacities *agree* if 1 is in the 95 % interval of their
+ratio; else they differ *mildly* if the ratio is within a factor of `MILD`, and *clearly* if not.
+Where not even all features separate half of the dichotomies, or hardly so, nothing is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from logit_distributions import capacity, paths, store
+from logit_distributions.capacity import BLOCKS, SIMULATED_LAYERS, Interval, estimates
+from logit_distributions.errors import ReproError
+
+Array = NDArray[np.float64]
+
+MILD = 1.25
+RECOMPUTED = ("cifar10-small-at-seed0", "layer2.1")
+"""A run whose weights are stored, and a layer that is seen through the projection."""
+
+
+def verdict(ratio: Interval) -> str:
+    """Return what becomes of a ratio of two capacities, by the rule of this module."""
+    if not ratio.known:
+        return "few features"
+    if ratio.contains(1.0):
+        return "agree"
+    degree = "mildly" if 1 / MILD <= ratio.value <= MILD else "clearly"
+    return f"{degree} {'above' if ratio.value > 1 else 'below'}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The capacities of one set of manifolds, and what follows.
+
+    Attributes
+    ----------
+    name : str
+        Network, seed and layer, or the synthetic manifolds.
+    capacities : dict of Interval
+        By name of `capacity.ESTIMATORS`.
+    correlation : float
+        Of the centres.
+    rank : int
+        Dimensions removed from the centres.
+    ball, point : float
+        α_Ball(R, D) and α_point(R√D) over the theory's capacity.
+    worst : float
+        By what share the theory's capacity rises without the manifold of the lowest.
+    exact : float
+        Capacity in the limit of many manifolds in random directions; NaN where unknown.
+    layer : str
+    """
+
+    name: str
+    capacities: dict[str, Interval]
+    correlation: float
+    rank: int
+    ball: float
+    point: float
+    worst: float
+    exact: float = float("nan")
+    layer: str = ""
+
+    @property
+    def theory_to_simulation(self) -> Interval:
+        """The paper's comparison (A.4.3): low rank removed, simulation with a bias."""
+        return self.capacities["theory"].over(self.capacities["simulated"])
+
+    @property
+    def conic_to_simulation(self) -> Interval:
+        """Two estimates of one thing, capacity without a bias."""
+        return self.capacities["conic"].over(self.capacities["unbiased"])
+
+    @property
+    def steps(self) -> dict[str, float]:
+        """Factors whose product is the ratio of theory to simulation."""
+        value = {name: found.value for name, found in self.capacities.items()}
+        return {
+            "removing the centres' low rank": value["theory"] / value["raw"],
+            "random centres, replica theory": value["raw"] / value["conic"],
+            "finite size": value["conic"] / value["unbiased"],
+            "the bias": value["unbiased"] / value["simulated"],
+        }
+
+
+def row(name: str, measured: xr.Dataset, exact: float = float("nan")) -> Row:
+    """Return the row of one layer, as `capacity.measure` gives it or as it is stored."""
+    radius, dimension = measured["radius"].values, measured["dimension"].values
+    found = estimates(measured)
+    each = np.sort(measured["capacity"].values)
+    return Row(
+        name,
+        found,
+        float(measured["center_correlation"]),
+        int(measured["low_rank_dimension"]),
+        float(capacity.combined(capacity.ball(radius, dimension))) / found["theory"].value,
+        float(capacity.combined(capacity.point(radius, dimension))) / found["theory"].value,
+        float(capacity.combined(each[1:]) / capacity.combined(each)) - 1,
+        exact,
+        str(measured["layer"].values) if "layer" in measured.coords else "",
+    )
+
+
+def rows(dataset: xr.Dataset) -> list[Row]:
+    """Return a row for each layer of a dataset of kind ``capacity``."""
+    layers = [str(layer) for layer in dataset["layer"].values]
+    return [row(name, dataset.isel(layer=i)) for i, name in enumerate(layers)]
+
+
+# Manifolds with known answers
+
+
+def ellipsoids(
+    count: int,
+    points: int,
+    axes: Sequence[float],
+    rank: int = 0,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Return points on ellipsoids around centres of length one in random directions.
+
+    Parameters
+    ----------
+    count, points : int
+        P and M.
+    axes : sequence of float
+        Half axes; none for points.
+    rank : int
+        If positive, nine tenths of the centres' squared length lie in a common subspace of so
+        many dimensions.
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape (P, N, M)
+        N = P (D + 1) features.
+    """
+    rng = np.random.default_rng(seed)
+    size = len(axes)
+    features = count * (size + 1)
+    common = np.linalg.qr(rng.standard_normal((features, max(rank, 1))))[0]
+    result = np.empty((count, features, points))
+    for manifold in result:
+        middle = rng.standard_normal(features)
+        middle /= np.linalg.norm(middle)
+        if rank:
+            shared = common @ rng.standard_normal(rank)
+            middle = np.sqrt(0.9) * shared / np.linalg.norm(shared) + np.sqrt(0.1) * middle
+        manifold[:] = (middle / np.linalg.norm(middle))[:, None]
+        if size:
+            basis = np.linalg.qr(rng.standard_normal((features, size)))[0]
+            sphere = rng.standard_normal((size, points))
+            sphere *= np.asarray(axes)[:, None] / np.linalg.norm(sphere, axis=0)
+            manifold += basis @ sphere
+    return result
+
+
+@cache
+def synthetic() -> list[Row]:
+    """Return rows of points, balls, ellipsoids and correlated centres, computed now."""
+    import manifold_capacity as mc
+
+    settings = capacity.Settings(draws=40)
+    ball = mc.ball_capacity
+    cases: dict[str, tuple[Array, float]] = {
+        "points": (ellipsoids(40, 1, ()), mc.point_capacity()),
+        "points, centres of rank 4": (ellipsoids(40, 1, (), 4), mc.point_capacity()),
+        "balls R 0.5, D 2": (ellipsoids(40, 20, [0.5] * 2), ball(0.5, 2)),
+        "balls R 1, D 2": (ellipsoids(40, 20, [1.0] * 2), ball(1, 2)),
+        "the same, P 20": (ellipsoids(20, 20, [1.0] * 2), ball(1, 2)),
+        "ellipsoids 1, 0.5, 0.2": (ellipsoids(40, 20, [1, 0.5, 0.2]), float("nan")),
+        "balls R 0.5, rank 4": (ellipsoids(40, 20, [0.5] * 2, 4), float("nan")),
+    }
+    return [
+        row(name, capacity.measure(points, settings), exact)
+        for name, (points, exact) in cases.items()
+    ]
+
+
+# What the audit says
+
+
+def lines() -> Iterator[str]:
+    """Yield the whole audit for a terminal.
+
+    Raises
+    ------
+    ReproError
+        If no capacities are stored.
+    """
+    found = stored()
+    yield __doc__.splitlines()[0] if __doc__ else ""
+    yield f"A ratio is mildly off within a factor of {MILD} of 1, clearly beyond; intervals 95 %."
+    yield "ρ: correlation of the centres; K: dimensions removed from them; K = 0: none;"
+    yield "ball, point: the paper's α_Ball(R, D) and α_point(R√D) over the theory's capacity."
+    yield ""
+    yield "KNOWN ANSWERS (computed now; exact: many manifolds, centres in random directions)"
+    yield from _table(synthetic(), exact=True)
+    everything: list[Row] = []
+    for kind, datasets in found.items():
+        for dataset in datasets:
+            yield ""
+            yield _heading(dataset, kind)
+            some = rows(dataset)
+            yield from _table(some)
+            if kind == "adversarial":
+                everything += [each for each in some if each.layer in SIMULATED_LAYERS]
+    yield ""
+    yield "WHY THEORY AND SIMULATION DIFFER: factors of their ratio, adversarial manifolds"
+    yield from _steps(everything)
+    yield ""
+    yield "THE PAPER'S SENTENCES (verdicts by rules fixed beforehand: logitdist claims)"
+    yield from answers(found["adversarial"], everything)
+
+
+def network_lines(dataset: xr.Dataset) -> Iterator[str]:
+    """Yield the rows of one network for a terminal."""
+    yield _heading(dataset, dataset.attrs["manifold_kind"])
+    yield from _table(rows(dataset))
+
+
+def stored() -> dict[str, list[xr.Dataset]]:
+    """Return the stored datasets of capacities by kind of manifold, ``adversarial`` first.
+
+    Raises
+    ------
+    ReproError
+        If there is none of adversarial manifolds.
+    """
+    folder = paths.data() / "capacity"
+    found = {}
+    for kind in ("adversarial", "random", "class"):
+        place = folder if kind == "adversarial" else folder / kind
+        datasets = [store.open_dataset(path, "capacity") for path in sorted(place.glob("*.nc"))]
+        if datasets:
+            found[kind] = datasets
+    if "adversarial" not in found:
+        raise ReproError(f"{folder}: no capacities stored; make some with 'logitdist manifolds'")
+    return found
+
+
+def _heading(dataset: xr.Dataset, kind: str) -> str:
+    sizes, attributes = dataset.sizes, dataset.attrs
+    seconds = float(dataset["seconds"].sum() + dataset["seconds_activations"].sum())
+    return (
+        f"{attributes['run']}: {kind} manifolds, P = {sizes['manifold']}, M = "
+        f"{attributes['manifold_points']}, {attributes['manifold_n_t']} vectors, "
+        f"{sizes['draw']} draws; measured in {seconds:.0f} s"
+    )
+
+
+HEAD = (
+    f"  {'':26s}{'ρ':>4s} {'K':>2s} {'theory':>6s} {'K = 0':>6s} {'simul.':>6s}  "
+    f"{'theory / simulation':32s}{'nobias':>6s} {'conic':>6s}  {'conic / no bias':32s}"
+    f"{'ball':>5s} {'point':>5s}"
+)
+
+
+def _table(some: Iterable[Row], exact: bool = False) -> Iterator[str]:
+    yield HEAD + (f" {'exact':>6s}" if exact else "")
+    for each in some:
+        value = {name: f"{found.value:6.3f}" for name, found in each.capacities.items()}
+        end = f" {each.exact:6.3f}" if exact else ""
+        yield (
+            f"  {each.name:26s}{each.correlation:4.2f} {each.rank:2d} {value['theory']} "
+            f"{value['raw']} {value['simulated']}  {_compared(each.theory_to_simulation)}"
+            f"{value['unbiased']} {value['conic']}  {_compared(each.conic_to_simulation)}"
+            f"{each.ball:5.2f} {each.point:5.2f}{end}"
+        )
+
+
+def _compared(ratio: Interval) -> str:
+    numbers = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.known else ""
+    return f"{numbers:18s}{verdict(ratio):14s}"
+
+
+def _steps(some: Sequence[Row]) -> Iterator[str]:
+    names = list(some[0].steps)
+    logs = np.log(np.array([[each.steps[name] for name in names] for each in some]))
+    for name, column in zip(names, logs.T, strict=True):
+        low, middle, high = np.exp(np.quantile(column, (0.1, 0.5, 0.9)))
+        yield f"  {name:34s} median {middle:.3f}, 80 % of rows {low:.2f} to {high:.2f}"
+    whole = logs.sum(1)
+    correlations = np.array([each.correlation for each in some])
+    yield (
+        "  correlation of the log ratio with the centres' correlation: "
+        f"{np.corrcoef(whole, correlations)[0, 1]:.2f}, with log capacity: "
+        f"{np.corrcoef(whole, _logs(some, 'simulated'))[0, 1]:.2f}"
+    )
+    worst = np.array([each.worst for each in some])
+    yield (
+        f"  leaving out one manifold, the worst, raises the theory by {np.median(worst):.1%} "
+        f"(median), more than 5 % in {(worst > 0.05).sum()} of {len(some)} rows, at most "
+        f"{worst.max():.0%}"
+    )
+    ratios = {each.name: each for each in synthetic()}
+    for name in ("balls R 1, D 2", "the same, P 20"):
+        each = ratios[name]
+        yield (
+            f"  finite P, {name:16s} theory / exact "
+            f"{each.capacities['theory'].value / each.exact:.2f}, conic / exact "
+            f"{each.capacities['conic'].value / each.exact:.2f}, simulation / exact "
+            f"{each.capacities['unbiased'].value / each.exact:.2f}"
+        )
+
+
+def _logs(some: Sequence[Row], name: str) -> Array:
+    values = np.array([each.capacities[name].value for each in some])
+    return np.asarray(np.log(values))
+
+
+def answers(datasets: Sequence[xr.Dataset], some: Sequence[Row]) -> Iterator[str]:
+    """Yield what the stored networks say to each sentence, numbers first.
+
+    Parameters
+    ----------
+    datasets : sequence of Dataset
+        Of adversarial manifolds.
+    some : sequence of Row
+        Their rows at `SIMULATED_LAYERS`.
+    """
+    theory, simulated = _logs(some, "theory"), _logs(some, "simulated")
+    slope, _ = np.polyfit(theory, simulated, 1)
+    yield "“tight relationship between MFTMA and simulated capacity”"
+    yield (
+        f"    correlation of logs {np.corrcoef(theory, simulated)[0, 1]:.3f}, slope {slope:.2f}, "
+        f"over {len(some)} network-layers with capacities from {np.exp(theory.min()):.2f} to "
+        f"{np.exp(theory.max()):.2f}"
+    )
+    yield (
+        f"    sd of the log ratio {(theory - simulated).std():.3f}; the simulation's own standard "
+        f"error is {_sampling(some):.3f}"
+    )
+    ratios = [each.theory_to_simulation for each in some]
+    above = sum(verdict(ratio).endswith("above") for ratio in ratios)
+    below = sum(verdict(ratio).endswith("below") for ratio in ratios)
+    yield "“MFTMA mildly overestimating capacity”"
+    yield (
+        f"    median ratio {np.median([ratio.value for ratio in ratios]):.3f}; beyond its error "
+        f"above 1 in {above}, below in {below} of {len(ratios)} network-layers; with the low rank "
+        f"kept {np.exp(np.median(_logs(some, 'raw') - simulated)):.3f}"
+    )
+    yield "“capacity of non-robust … networks falls off in the early layers … due to … radius”"
+    yield f"    {'':34s}{'capacity':>16s}{'radius':>18s}{'dimension':>14s}  share of R in the fall"
+    for dataset in datasets:
+        first, last = dataset.sel(layer="stem"), dataset.sel(layer="layer2.1")
+        share = float(
+            capacity.radius_share(
+                *((first[q].mean().values, last[q].mean().values) for q in ("radius", "dimension"))
+            )
+        )
+        ends = [
+            f"{float(first[name].mean()):{spec}} → {float(last[name].mean()):{spec}}"
+            for name, spec in (
+                ("combined_capacity", ".3f"),
+                ("radius", ".4f"),
+                ("dimension", ".2f"),
+            )
+        ]
+        told = f"{share:.0%}" if np.isfinite(share) else "no fall"
+        yield f"    {dataset.attrs['run']:34s}{ends[0]:>16s}{ends[1]:>18s}{ends[2]:>14s}  {told}"
+    yield "“manifold dimension (C) and center correlations (D) are similar across networks”"
+    for name in ("radius", "dimension", "center_correlation"):
+        values = np.array([_by_block(dataset, name) for dataset in datasets])
+        spread = values.max(0) / values.min(0)
+        yield (
+            f"    {name.replace('_', ' '):20s} largest over smallest network: median over the "
+            f"blocks {np.median(spread):.2f}, at most {spread.max():.2f}"
+        )
+    yield "“αc = P/N such that above this value, most … dichotomies have … separating solution”"
+    for load in (0.8, 1.25):
+        separable = np.mean([capacity.separable_share(d, load)[_simulated(d)] for d in datasets])
+        yield f"    at P/n = {load:4.2f} αc: {separable:.0%} of simulated dichotomies are separable"
+    yield "    reversed in the paper: separable below αc, not above it (a theorem: more features"
+    yield "    never hurt, and P/n falls as n grows)"
+
+
+def _sampling(some: Sequence[Row]) -> float:
+    """Return the typical standard error of the log of a simulated capacity."""
+    widths = [
+        np.log(each.capacities["simulated"].high / each.capacities["simulated"].low)
+        for each in some
+    ]
+    return float(np.median(widths) / (2 * 1.96))
+
+
+def _simulated(dataset: xr.Dataset) -> NDArray[np.bool_]:
+    return np.isin(dataset["layer"].values, SIMULATED_LAYERS)
+
+
+def _by_block(dataset: xr.Dataset, name: str) -> Array:
+    values = dataset[name].sel(layer=list(BLOCKS))
+    return np.asarray(values.mean("manifold") if "manifold" in values.dims else values, float)
+
+
+# Recomputing
+
+
+def recompute(say: Callable[[str], Any] = print) -> bool:
+    """Measure a layer of a stored network again, from weights and images; return if it agrees.
+
+    Agreement: every capacity lies in the 95 % interval of the stored one, radius and dimension
+    within 1.96 of their standard errors on average, the centres' correlation within 1 %.
+    """
+    from logit_distributions import manifolds, pipeline
+    from logit_distributions.checkpoints import Checkpoint
+
+    run, layer = RECOMPUTED
+    dataset = store.open_dataset(manifolds.path_of(run, "adversarial"), "capacity")
+    checkpoint = Checkpoint.load(pipeline.stored_checkpoint(run))
+    if checkpoint.weights_sha256 != dataset.attrs["checkpoint_sha256"]:
+        raise ReproError(f"{run}: stored capacities are of other weights than those stored")
+    say(f"RECOMPUTED: {run}, {layer}, from weights and stored images")
+    now, unprojected = manifolds.again(dataset, checkpoint, layer)
+    agrees = agreement(dataset.sel(layer=layer), now, say)
+    first, other = estimates(now), estimates(unprojected)
+    apart = {name: other[name].value / first[name].value - 1 for name in first}
+    apart |= {
+        name: float(unprojected[name].mean() / now[name].mean()) - 1
+        for name in ("radius", "dimension", "center_correlation")
+    }
+    say(
+        f"  without the projection from {int(dataset['features'].sel(layer=layer)):,} features: "
+        + ", ".join(f"{name.replace('_', ' ')} {part:+.1%}" for name, part in apart.items())
+    )
+    return agrees
+
+
+def agreement(old: xr.Dataset, new: xr.Dataset, say: Callable[[str], Any]) -> bool:
+    """Return whether a layer measured again agrees with what is stored, and say how closely."""
+    agrees = True
+
+    def line(name: str, stored: str, now: float, good: bool) -> None:
+        nonlocal agrees
+        agrees &= good
+        say(f"  {name:34s} stored {stored:28s} now {now:.4f}  {'agrees' if good else 'DIFFERS'}")
+
+    again = estimates(new)
+    for name, was in estimates(old).items():
+        now = again[name]
+        good = was.contains(now.value) if was.known else not now.known
+        text = f"{was.value:.4f} [{was.low:.4f}, {was.high:.4f}]"
+        line(capacity.ESTIMATORS[name], text, now.value, good)
+    for name in ("radius", "dimension", "center_correlation"):
+        before, after = float(old[name].mean()), float(new[name].mean())
+        reach = 0.01 * before
+        if f"{name}_se" in old:
+            reach = 1.96 * float(np.sqrt((old[f"{name}_se"] ** 2).mean()))
+        line(
+            name.replace("_", " "), f"{before:.4f} ± {reach:.4f}", after,
+            abs(after - before) <= reach,
+        )  # fmt: skip
+    return agrees

@@ -1,0 +1,356 @@
+"""Every claim of the paper against the stored datasets: the register, the rules, the verdicts.
+
+The register is ``paper/claims.toml``; its head states the rules that `judge` applies.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from logit_distributions import paths
+from logit_distributions.errors import ReproError
+from logit_distributions.measures import Estimate, MissingError, evaluate
+from logit_distributions.theory import networks
+from logit_distributions.theory.verdicts import verdicts as theory_verdicts
+
+REGISTER = paths.ROOT / "paper" / "claims.toml"
+SEEDS_OF_THE_PAPER = 3
+
+VerdictName = Literal[
+    "does not hold", "holds in direction", "holds", "cannot be tested at this scale"
+]
+VERDICTS: tuple[VerdictName, ...] = (
+    "does not hold",
+    "holds in direction",
+    "holds",
+    "cannot be tested at this scale",
+)
+"""In the order of surprise."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A range of numbers, as the register writes it: ``> 0``, ``< 0.5`` or ``-1 to 1``."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """Read a window.
+
+        Raises
+        ------
+        ReproError
+            If the text is none.
+        """
+        number = r"(-?\d+(?:\.\d+)?)"
+        if found := re.fullmatch(f"> {number}", text):
+            return cls(float(found[1]), np.inf)
+        if found := re.fullmatch(f"< {number}", text):
+            return cls(-np.inf, float(found[1]))
+        if found := re.fullmatch(f"{number} to {number}", text):
+            return cls(float(found[1]), float(found[2]))
+        raise ReproError(f"expected '> a', '< b' or 'a to b', got {text!r}")
+
+    def holds(self, low: float, high: float) -> bool:
+        """Return whether a whole interval is inside; a bound alone is not beyond itself."""
+        if np.isinf(self.high) or np.isinf(self.low):
+            return self.low < low and high < self.high
+        return self.low <= low and high <= self.high
+
+    def excludes(self, low: float, high: float) -> bool:
+        """Return whether a whole interval is outside."""
+        if np.isinf(self.high) or np.isinf(self.low):
+            return high <= self.low or low >= self.high
+        return high < self.low or low > self.high
+
+    def distance(self, value: float) -> float:
+        """Return how far a value is from the nearest bound."""
+        return min(abs(value - bound) for bound in (self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An entry of the register; see the head of ``paper/claims.toml``."""
+
+    id: str
+    place: str
+    quotation: str
+    statistic: str
+    artefact: str
+    measure: str | None = None
+    unit: str = ""
+    stated: str = ""
+    direction: str | None = None
+    dataset: str = "cifar10"
+    scale: str | None = None
+    needs: str | None = None
+    decision: str = ""
+
+    @property
+    def rule(self) -> str:
+        """The decision rule in words."""
+        if self.measure is None:
+            return self.decision
+        stated = f"as stated if {self.stated}"
+        return f"{stated}, in direction if {self.direction}" if self.direction else stated
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a claim.
+
+    Attributes
+    ----------
+    claim : Claim
+    verdict : str
+        One of `VERDICTS`.
+    reason : str
+        What decided: data that are missing, or what is short of the statement.
+    value, low, high : float or None
+        The measure, mean over seeds or pairs, and its interval.
+    each : tuple of float
+        The measure of each seed or pair.
+    scale : str or None
+        Of the data.
+    seeds : tuple of int
+    images : int
+    clearness : float
+        Distance from the rule's nearest bound, in half widths of the interval.
+    """
+
+    claim: Claim
+    verdict: VerdictName
+    reason: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    each: tuple[float, ...] = ()
+    scale: str | None = None
+    seeds: tuple[int, ...] = ()
+    images: int = 0
+    clearness: float = 0.0
+
+    @property
+    def compared(self) -> bool:
+        """Whether the measure was held against the rule."""
+        return self.value is not None and (self.claim.scale in (None, self.scale))
+
+    @property
+    def short(self) -> bool:
+        """Whether the data fall short of the statement, and not only of its scale."""
+        return self.reason.startswith("weaker")
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there are data, but seeds or interval are on both sides of the rule's bound."""
+        return self.reason.startswith("undecided")
+
+
+@cache
+def register() -> tuple[Claim, ...]:
+    """Return every claim, in the paper's order."""
+    entries = tomllib.loads(REGISTER.read_text(encoding="utf-8"))["claim"]
+    return tuple(Claim(**entry) for entry in entries)
+
+
+def judge(claim: Claim) -> Verdict:
+    """Judge a claim about networks by its measure on the stored datasets.
+
+    Data of the paper's scale are taken where there are any, else small ones; the two are
+    never mixed.
+    """
+    assert claim.measure is not None
+    lines = []
+    for scale in ("paper", "small"):
+        try:
+            found = evaluate(claim.measure, claim.dataset, scale)
+        except MissingError as error:
+            lines.append(str(error))
+            continue
+        if claim.scale == "paper" and scale != "paper":
+            return _verdict(claim, VERDICTS[-1], f"{claim.needs}: {lines[0]}", found, scale)
+        return _decide(claim, found, scale)
+    if claim.scale == "paper":
+        return Verdict(claim, VERDICTS[-1], f"{claim.needs}: {lines[0]}")
+    return Verdict(claim, VERDICTS[-1], lines[-1])
+
+
+def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
+    stated = Window.parse(claim.stated)
+    direction = Window.parse(claim.direction or claim.stated)
+    if not np.isfinite([found.mean, *found.interval]).all():
+        return _verdict(claim, VERDICTS[-1], "undecided: the measure is not a number", found, scale)
+    low, high = found.interval
+    numbers = [(value, value) for value in found.values.values()] + [(low, high)]
+    if all(stated.holds(*each) for each in numbers):
+        lacking = []
+        if scale != "paper":
+            lacking.append("the data are of the small scale")
+        if len(found.seeds) < SEEDS_OF_THE_PAPER:
+            lacking.append(f"{len(found.seeds)} of {SEEDS_OF_THE_PAPER} seeds")
+        verdict: VerdictName = "holds in direction" if lacking else "holds"
+        return _verdict(claim, verdict, "as stated" + _but(lacking), found, scale, stated)
+    if all(direction.holds(*each) for each in numbers):
+        reason = f"weaker than stated: {claim.stated}"
+        return _verdict(claim, "holds in direction", reason, found, scale, stated)
+    if all(direction.excludes(*each) for each in numbers):
+        reason = f"not {claim.direction or claim.stated}, at the {scale} scale"
+        return _verdict(claim, "does not hold", reason, found, scale, direction)
+    reason = f"undecided: seeds or interval on both sides of {claim.direction or claim.stated}"
+    return _verdict(claim, VERDICTS[-1], reason, found, scale)
+
+
+def _but(lacking: Sequence[str]) -> str:
+    return f", but {' and '.join(lacking)}" if lacking else ""
+
+
+def _verdict(
+    claim: Claim,
+    verdict: VerdictName,
+    reason: str,
+    found: Estimate,
+    scale: str,
+    window: Window | None = None,
+) -> Verdict:
+    low, high = found.interval
+    clearness = 0.0
+    if window is not None:
+        half = max((high - low) / 2, 1e-9)
+        clearness = window.distance(found.mean) / half
+    return Verdict(
+        claim,
+        verdict,
+        reason,
+        found.mean,
+        low,
+        high,
+        tuple(found.values.values()),
+        scale,
+        found.seeds,
+        found.images,
+        clearness,
+    )
+
+
+_THEORY: dict[str, VerdictName] = {
+    "holds": "holds",
+    "holds in part": "holds in direction",
+    "fails": "does not hold",
+    "needs data": "cannot be tested at this scale",
+}
+
+
+def _theory() -> Iterator[Verdict]:
+    """Yield the verdicts on Appendix C, by `theory.verdicts`, under the same rules."""
+    claims = {claim.id: claim for claim in register()}
+    for found in theory_verdicts(networks.stored()):
+        claim, verdict, reason = claims[found.claim], _THEORY[found.verdict], found.evidence
+        small = bool(found.scales) and found.scales != ("paper",)
+        if small and claim.scale == "paper":
+            verdict, reason = VERDICTS[-1], f"{claim.needs}; {reason}"
+        elif small and verdict == "holds":
+            verdict = "holds in direction"
+        yield Verdict(claim, verdict, reason, scale=" and ".join(found.scales) or None)
+
+
+def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
+    """Return what becomes of every claim, or of some by id, the most surprising first.
+
+    First what does not hold, then what holds in direction only, what holds, and what cannot
+    be tested. Among what does not hold, and what holds as stated, the clearest is first; among
+    what holds in direction, what falls short of the statement, by how clearly; among the rest,
+    what the data leave undecided.
+
+    Raises
+    ------
+    ReproError
+        If there is no claim of such an id.
+    """
+    claims = {claim.id: claim for claim in register()}
+    if unknown := [name for name in ids if name not in claims]:
+        raise ReproError(f"no claim {unknown[0]!r}; 'logitdist claims' prints the ids of all")
+    wanted = [claims[name] for name in ids] or list(claims.values())
+    found = [judge(claim) for claim in wanted if claim.measure is not None]
+    if any(claim.measure is None for claim in wanted):
+        found += [each for each in _theory() if each.claim in wanted]
+    return sorted(found, key=_surprise)
+
+
+def _surprise(found: Verdict) -> tuple[Any, ...]:
+    noteworthy = found.short or found.undecided
+    return VERDICTS.index(found.verdict), not noteworthy, -found.clearness
+
+
+def plain(found: Verdict) -> dict[str, Any]:
+    """Return a verdict as plain data, for JSON."""
+    entry = asdict(found)
+    claim = entry.pop("claim")
+    return {**{k: v for k, v in claim.items() if v not in (None, "")}, "rule": found.claim.rule} | {
+        key: value for key, value in entry.items() if value not in (None, "", ())
+    }
+
+
+def lines(found: Sequence[Verdict], details: bool = False, width: int = 0) -> Iterator[str]:
+    """Yield the verdicts, grouped, one line each, cut to `width` unless 0; more with `details`."""
+    for verdict in VERDICTS:
+        group = [each for each in found if each.verdict == verdict]
+        if not group:
+            continue
+        yield f"{verdict.upper()}: {len(group)} of {len(found)}"
+        for each in group:
+            text = f"“{each.claim.quotation}”"
+            if verdict == VERDICTS[-1]:
+                text = each.reason
+            elif each.short:
+                text = f"[{each.reason}] {text}"
+            line = f"  {each.claim.id:32s} {measured(each):36s} {text}"
+            cut = width and not details and len(line) > width
+            yield line[: width - 1] + "…" if cut else line
+            if details:
+                yield from _details(each)
+        yield ""
+
+
+def _details(found: Verdict) -> Iterator[str]:
+    claim = found.claim
+    yield f"      paper     {claim.place}: “{claim.quotation}”"
+    yield f"      measured  {claim.statistic}"
+    if claim.measure:
+        yield f"                {claim.measure}"
+    yield f"      rule      {claim.rule}"
+    if found.reason and found.verdict != VERDICTS[-1]:
+        yield f"      verdict   {found.verdict}: {found.reason}"
+    if found.each:
+        values = ", ".join(map(number, found.each))
+        yield f"      each      {values}  ({basis(found)})"
+    yield f"      see       {claim.artefact}"
+
+
+def basis(found: Verdict) -> str:
+    """Return the data behind a verdict in words: scale, seeds, images."""
+    seeds = f"seed{'s' * (len(found.seeds) > 1)} {', '.join(map(str, found.seeds))}"
+    parts = [f"scale {found.scale}", seeds] if found.seeds else [f"scale {found.scale}"]
+    return "; ".join(parts + ([f"{found.images:,} images"] if found.images else []))
+
+
+def number(value: float) -> str:
+    """Return a number with three significant digits, at least to the unit."""
+    digits = 3 if abs(value) < 1000 else 4
+    return f"{value:.{digits}g}".replace("e-0", "e-")
+
+
+def measured(found: Verdict) -> str:
+    """Return the value with its interval and unit, or nothing."""
+    if found.value is None or found.low is None or found.high is None:
+        return ""
+    unit = f" {found.claim.unit}" if found.claim.unit else ""
+    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]{unit}"

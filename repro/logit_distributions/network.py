@@ -1,0 +1,209 @@
+"""ResNet-18 for 32 x 32 images: torchvision's blocks, a CIFAR stem, any width."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import cast
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from logit_distributions.errors import ReproError, brief
+from logit_distributions.work import Forward
+
+PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
+PIXEL_STD = (0.2470, 0.2435, 0.2616)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al. 2016) with a 3x3 stride-1 stem and no max-pool.
+
+    Pixels enter in [0, 1]; they are normalised inside, so every attack works in pixel
+    space. The modules `STAGES` name the places where activations can be read.
+
+    Parameters
+    ----------
+    classes : int
+    width : int
+        Channels of the first stage; 64 is the network of the paper. A multiple of 8:
+        with other numbers, torch's channels-last convolutions were seen to corrupt memory
+        on a CPU (torch 2.14.1, AVX2).
+
+    Raises
+    ------
+    ReproError
+        If `width` is not a positive multiple of 8.
+    """
+
+    STAGES = ("normalise", "stem", "layer1", "layer2", "layer3", "layer4", "pool", "logits")
+
+    def __init__(self, classes: int = 10, width: int = 64) -> None:
+        super().__init__()
+        if width < 8 or width % 8:
+            raise ReproError(f"width: expected a positive multiple of 8, got {width}")
+        self.normalise = Normalise()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.logits = nn.Linear(8 * width, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels in [0, 1], shape (n, 3, rows, columns), to logits, shape (n, classes)."""
+        for stage in self.STAGES:
+            images = self.get_submodule(stage)(images)
+        return images
+
+
+def build(name: str, classes: int, width: int = 64) -> nn.Module:
+    """Return a network for 32 x 32 images, with random weights, by name.
+
+    Parameters
+    ----------
+    name : str
+        ``"resnet18"``, that of the paper; any other ResNet, Wide ResNet or ResNeXt of
+        torchvision, or with ``timm:`` before it of timm; these get the same stem.
+    classes : int
+    width : int
+        Of ``"resnet18"``; the others have their own.
+
+    Raises
+    ------
+    ReproError
+        If there is no such network, or it is of another kind.
+    """
+    if name == "resnet18":
+        return ResNet18(classes, width)
+    library, _, rest = name.rpartition(":")
+    try:
+        if library == "timm":
+            import timm
+
+            inner = timm.create_model(rest, num_classes=classes)
+        elif library:
+            raise ValueError(f"no library {library!r}")
+        else:
+            inner = torchvision.models.get_model(rest, weights=None, num_classes=classes)
+        first, _ = inner.conv1, inner.maxpool
+        inner.conv1 = nn.Conv2d(3, first.out_channels, 3, padding=1, bias=False)
+        inner.maxpool = nn.Identity()
+    except (ImportError, ValueError, RuntimeError, AttributeError) as error:
+        raise ReproError(
+            f"network {name!r}: expected resnet18 or another ResNet of torchvision, as "
+            f"wide_resnet50_2, or of timm, as timm:resnet26 ({brief(error)})"
+        ) from error
+    return nn.Sequential(OrderedDict(normalise=Normalise(), network=inner))
+
+
+def forward_work(model: nn.Module) -> Forward:
+    """Return what a 32 x 32 image takes in any network, by its convolutions and linear layers."""
+    layers: list[tuple[int, int]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        elements = output[0].numel()
+        layers.append((2 * elements * cast(Tensor, layer.weight)[0].numel(), elements))
+
+    hooks = [
+        module.register_forward_hook(note)
+        for module in model.modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    return Forward.of(layers)
+
+
+class Normalise(nn.Module):
+    """Subtract the data set's mean and divide by its standard deviation, per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels in [0, 1] to channels of mean 0 and standard deviation 1."""
+        return (images - self.mean) / self.std
+
+
+def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+        )
+    return nn.Sequential(
+        BasicBlock(inputs, outputs, stride, shortcut), BasicBlock(outputs, outputs)
+    )
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` in evaluation mode for which only inputs have gradients.
+
+    Every batch normalisation that directly follows a convolution is folded into it, which
+    halves the time of an attack step and changes logits by rounding only.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for block in list(model.modules()):
+        if isinstance(block, (BasicBlock, Bottleneck, ResNet)):
+            for number in "123":
+                convolution, norm = f"conv{number}", f"bn{number}"
+                if hasattr(block, norm):
+                    fused = _fuse(getattr(block, convolution), getattr(block, norm))
+                    setattr(block, convolution, fused)
+                    setattr(block, norm, nn.Identity())
+        elif isinstance(block, nn.Sequential):
+            pair = tuple(type(module) for module in block[:2])
+            if pair == (nn.Conv2d, nn.BatchNorm2d):
+                block[0], block[1] = _fuse(block[0], block[1]), nn.Identity()
+    return laid_out(model.requires_grad_(False))
+
+
+def cast_once(model: nn.Module, device_type: str) -> nn.Module:
+    """Cast the weights of a frozen network as the autocast in force would, if any is.
+
+    Autocast keeps the casts of weights that are trained only; others it would cast again in
+    every pass. The results have the same bits.
+    """
+    if torch.is_autocast_enabled(device_type):
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.to(torch.get_autocast_dtype(device_type))
+    return model
+
+
+def laid_out(model: nn.Module) -> nn.Module:
+    """Lay a network out channels-last, which is fast, or keep it from it where that is unsafe.
+
+    On the CPU torch's channels-last convolutions were seen to corrupt memory where their number
+    of channels is not a multiple of eight (torch 2.14); such a network gets plain inputs.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if all(each.out_channels % 8 == 0 for each in convolutions):
+        return model.to(memory_format=torch.channels_last)
+    model.register_forward_pre_hook(
+        lambda module, inputs: tuple(each.contiguous() for each in inputs)
+    )
+    return model
+
+
+def _fuse(convolution: nn.Module, norm: nn.Module) -> nn.Module:
+    return fuse_conv_bn_eval(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm))

@@ -1,0 +1,151 @@
+"""Distillation targets: one fixed logit vector per training image, and its manipulations.
+
+Every manipulation is a pure function of arrays. "Ranking" means the classes of one image in
+descending order of logit; equal logits rank by class number, lowest first, so that rank one
+is what ``argmax`` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logit_distributions.errors import ReproError
+
+Logits = NDArray[np.floating]
+Labels = NDArray[np.integer]
+
+
+def ranking(logits: Logits) -> NDArray[np.intp]:
+    """Return the classes of each sample by descending logit.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (n, classes)
+
+    Returns
+    -------
+    ndarray of int, shape (n, classes)
+        Entry ``[i, r]`` is the class that sample i ranks r-th, r = 0 the prediction.
+    """
+    return np.argsort(-logits, axis=1, kind="stable")
+
+
+def permute(logits: Logits, k: int, seed: int) -> Logits:
+    """Fix the k largest logits and permute the others among their classes (paper, section 3).
+
+    One uniform permutation is drawn per sample; the draw depends on `seed`, the shape and
+    nothing else.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (n, classes)
+    k : int
+        0 to the number of classes; from classes - 1 on nothing changes.
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape (n, classes)
+        The same multiset of values in every row.
+    """
+    rest = _rest(logits, k)
+    shuffled = np.random.default_rng(seed).permuted(rest, axis=1)
+    result = logits.copy()
+    np.put_along_axis(result, rest, np.take_along_axis(logits, shuffled, 1), 1)
+    return result
+
+
+def average(logits: Logits, k: int) -> Logits:
+    """Fix the k largest logits and set the others to their mean (paper, section 3).
+
+    Parameters
+    ----------
+    logits : ndarray, shape (n, classes)
+    k : int
+        0 to the number of classes.
+
+    Returns
+    -------
+    ndarray, shape (n, classes)
+        The same sum in every row, up to rounding.
+    """
+    rest = _rest(logits, k)
+    result = logits.copy()
+    if rest.shape[1]:
+        mean = np.take_along_axis(logits, rest, 1).mean(1, keepdims=True, dtype=np.float64)
+        np.put_along_axis(result, rest, mean.astype(logits.dtype), 1)
+    return result
+
+
+def correct(logits: Logits, labels: Labels) -> Logits:
+    """Swap the logits of prediction and true label, which makes every argmax right.
+
+    This is the correction of section 4.2 of the paper; samples that are right already are
+    left alone.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (n, classes)
+    labels : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n, classes)
+    """
+    rows = np.arange(len(logits))
+    predicted = ranking(logits)[:, 0]
+    result = logits.copy()
+    result[rows, predicted] = logits[rows, labels]
+    result[rows, labels] = logits[rows, predicted]
+    return result
+
+
+def hybrid(values: Logits, ranks: Logits) -> Logits:
+    """Place the sorted values of one network on the ranking of another (paper, section 4.2).
+
+    Parameters
+    ----------
+    values, ranks : ndarray, shape (n, classes)
+        Logits of the adversarially trained teacher, and of the standard one.
+
+    Returns
+    -------
+    ndarray, shape (n, classes)
+        The multisets of `values` with the ranking of `ranks`.
+    """
+    if values.shape != ranks.shape:
+        raise ReproError(
+            f"hybrid: expected two arrays of one shape, got {values.shape} and {ranks.shape}"
+        )
+    descending = np.take_along_axis(values, ranking(values), 1)
+    result = np.empty_like(values)
+    np.put_along_axis(result, ranking(ranks), descending, 1)
+    return result
+
+
+def _rest(logits: Logits, k: int) -> NDArray[np.intp]:
+    classes = logits.shape[1]
+    if not 0 <= k <= classes:
+        raise ReproError(f"fix-k: expected k from 0 to {classes}, got {k}")
+    return ranking(logits)[:, k:]
+
+
+MANIPULATIONS: dict[str, Callable[[Logits, Labels, int, int, Logits | None], Logits]] = {
+    "none": lambda logits, labels, k, seed, partner: logits,
+    "permute": lambda logits, labels, k, seed, partner: permute(logits, k, seed),
+    "average": lambda logits, labels, k, seed, partner: average(logits, k),
+    "correct-permute": lambda logits, labels, k, seed, partner: permute(
+        correct(logits, labels), k, seed
+    ),
+    "hybrid": lambda logits, labels, k, seed, partner: hybrid(logits, _present(partner)),
+}
+"""Each takes the teacher's logits, labels, k, seed, and a partner's logits or None."""
+
+
+def _present(partner: Logits | None) -> Logits:
+    if partner is None:
+        raise ReproError("hybrid: expected the logits of a second teacher, got none")
+    return partner

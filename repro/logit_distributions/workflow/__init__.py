@@ -1,0 +1,1 @@
+"""The plans as a Snakemake workflow; its rules only call the ``logitdist`` command."""

@@ -1,1 +1,0 @@
-"""The plans as a Snakemake workflow; its rules only call the ``repro`` command."""
