@@ -33,7 +33,7 @@ def vectors_for(manifolds, n_t, seed=0):
 def test_all_measures_agree_with_the_naive_twin(definition, shape, kappa):
     manifolds = clouds(features=shape[0], points=shape[1])
     t_vecs = vectors_for(manifolds, 25)
-    found = mc.manifold_capacity(
+    found = mc.mean_field_capacity(
         manifolds, kappa, n_t=25, t_vecs=t_vecs, low_rank=False, definition=definition
     )
     for i, points in enumerate(naive.normalised(list(manifolds))):
@@ -49,36 +49,36 @@ def test_all_measures_agree_with_the_naive_twin(definition, shape, kappa):
 
 def test_ragged_manifolds_float32_and_memory_maps_give_the_same(tmp_path):
     manifolds = [m[:, : 3 + i] for i, m in enumerate(clouds().astype(np.float32))]
-    reference = mc.manifold_capacity([m.astype(np.float64) for m in manifolds], n_t=20)
+    reference = mc.mean_field_capacity([m.astype(np.float64) for m in manifolds], n_t=20)
     mapped = []
     for i, manifold in enumerate(manifolds):
         np.save(tmp_path / f"{i}.npy", manifold)
         mapped.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
     for other in (manifolds, mapped):
-        found = mc.manifold_capacity(other, n_t=20)
+        found = mc.mean_field_capacity(other, n_t=20)
         for name in reference:
             np.testing.assert_array_equal(found[name], reference[name])
 
 
 def test_results_do_not_depend_on_threads():
-    one, two = (mc.manifold_capacity(clouds(8), n_t=20, threads=n) for n in (1, 2))
+    one, two = (mc.mean_field_capacity(clouds(8), n_t=20, threads=n) for n in (1, 2))
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
-    other = mc.manifold_capacity(clouds(8), n_t=20, seed=1)
+    other = mc.mean_field_capacity(clouds(8), n_t=20, seed=1)
     assert (other["capacity"] != one["capacity"]).all()
 
 
 @pytest.mark.parametrize(
     "function",
     [
-        mc.manifold_capacity,
+        mc.mean_field_capacity,
         mc.conic_capacity,
         mc.simulated_capacity,
     ],
 )
 def test_results_do_not_depend_on_the_threads_of_blas(function):
     manifolds = clouds(20, features=200)
-    options = {"n_t": 10} if function is mc.manifold_capacity else {"draws": 4}
+    options = {"n_t": 10} if function is mc.mean_field_capacity else {"draws": 4}
     found = []
     for limit in (1, 2):
         with threadpool_limits(limit, user_api="blas"):
@@ -90,10 +90,10 @@ def test_results_do_not_depend_on_the_threads_of_blas(function):
 def test_given_vectors_refer_to_scipys_frame_and_drawn_ones_have_the_same_law():
     manifolds = clouds(3, features=40, points=5)
     n_t = 4000 if JIT else 400
-    given = mc.manifold_capacity(
+    given = mc.mean_field_capacity(
         manifolds, n_t=n_t, t_vecs=vectors_for(manifolds, n_t), low_rank=False
     )
-    drawn = mc.manifold_capacity(manifolds, n_t=n_t, low_rank=False)
+    drawn = mc.mean_field_capacity(manifolds, n_t=n_t, low_rank=False)
     for name in ("capacity", "radius", "dimension"):
         gap = np.abs(given[name] - drawn[name])
         assert (gap < 5 * np.hypot(given[f"{name}_se"], drawn[f"{name}_se"])).all()
@@ -102,7 +102,7 @@ def test_given_vectors_refer_to_scipys_frame_and_drawn_ones_have_the_same_law():
 def test_standard_errors_match_the_spread_over_seeds():
     manifolds = clouds(2, points=4)
     runs = [
-        mc.manifold_capacity(manifolds, n_t=40, low_rank=False, seed=s, definition=d)
+        mc.mean_field_capacity(manifolds, n_t=40, low_rank=False, seed=s, definition=d)
         for s in range(40)
         for d in ("paper", "package")
     ]
@@ -136,7 +136,7 @@ def test_limits_of_small_and_large_balls(radius, limit):
     """Points at R → 0; 1/(D + 1/2) at R → ∞, here for D = 2."""
     manifolds = sphere_manifolds(radius, 2, points=60 if JIT else 12)
     t_vecs = vectors_for(manifolds, 3000 if JIT else 300)
-    found = mc.manifold_capacity(manifolds, n_t=t_vecs[0].shape[1], t_vecs=t_vecs, low_rank=False)
+    found = mc.mean_field_capacity(manifolds, n_t=t_vecs[0].shape[1], t_vecs=t_vecs, low_rank=False)
     error = 5 * found["combined_capacity_se"] + (0.0 if JIT else 0.1)
     assert found["combined_capacity"] == pytest.approx(limit, abs=error)
     assert found["kkt_residual"] < 1e-10
@@ -144,7 +144,7 @@ def test_limits_of_small_and_large_balls(radius, limit):
 
 def test_a_manifold_of_single_points_is_a_point():
     rng = np.random.default_rng(0)
-    found = mc.manifold_capacity(rng.standard_normal((4, 30, 1)), n_t=3000, low_rank=False)
+    found = mc.mean_field_capacity(rng.standard_normal((4, 30, 1)), n_t=3000, low_rank=False)
     assert found["combined_capacity"] == pytest.approx(2, abs=5 * found["combined_capacity_se"])
     np.testing.assert_allclose(found["radius"], 0, atol=1e-12)
     np.testing.assert_array_equal(found["dimension"], 0)
@@ -157,12 +157,12 @@ def test_scale_shift_rotation_and_order_change_nothing(seed, scale):
     rng = np.random.default_rng(seed)
     manifolds = clouds(4, features=3, points=5, seed=seed % 1000)
     t_vecs = vectors_for(manifolds, 8)
-    reference = mc.manifold_capacity(manifolds, n_t=8, t_vecs=t_vecs, low_rank=False)
+    reference = mc.mean_field_capacity(manifolds, n_t=8, t_vecs=t_vecs, low_rank=False)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     turned = [np.vstack([turn @ t[:-1], t[-1:]]) for t in t_vecs]
     moved = scale * turn @ manifolds + rng.standard_normal((3, 1))
     order, inner = rng.permutation(4), rng.permutation(5)
-    other = mc.manifold_capacity(
+    other = mc.mean_field_capacity(
         moved[order][:, :, inner], n_t=8, t_vecs=[turned[i] for i in order], low_rank=False
     )
     for name in ("capacity", "radius", "dimension"):
@@ -175,7 +175,7 @@ def test_padding_with_zero_features_changes_the_packages_dimension_only():
     padded = np.concatenate([manifolds, np.zeros((4, 6, 3))], axis=1)
     results = {
         d: [
-            mc.manifold_capacity(m, n_t=2000 if JIT else 100, low_rank=False, definition=d)
+            mc.mean_field_capacity(m, n_t=2000 if JIT else 100, low_rank=False, definition=d)
             for m in (manifolds, padded)
         ]
         for d in ("paper", "package")
@@ -269,7 +269,7 @@ def test_a_descent_from_a_minimum_stays_there():
 def test_few_manifolds_leave_at_least_one_direction(count):
     found = mc.low_rank(correlated_centers(count=count))
     assert found.rank <= max(count - 2, 0)
-    result = mc.manifold_capacity(clouds(count), n_t=20)
+    result = mc.mean_field_capacity(clouds(count), n_t=20)
     assert np.isfinite(result["capacity"]).all()
 
 
@@ -293,9 +293,9 @@ def test_coinciding_centres_have_no_correlation():
     manifold = np.random.default_rng(0).standard_normal((6, 5))
     manifold -= manifold.mean(axis=1, keepdims=True)
     with pytest.raises(ValueError, match="coincide"):
-        mc.manifold_capacity([manifold, manifold], n_t=10)
+        mc.mean_field_capacity([manifold, manifold], n_t=10)
     with pytest.raises(ValueError, match="manifold 0: its centre coincides"):
-        mc.manifold_capacity([manifold, manifold], n_t=10, low_rank=False)
+        mc.mean_field_capacity([manifold, manifold], n_t=10, low_rank=False)
 
 
 # The drop-in
@@ -338,14 +338,14 @@ def test_the_drop_in_warns_of_a_centre_on_the_global_mean():
     assert np.isfinite(capacity[:2]).all()
     assert np.isnan(capacity[2])
     with pytest.raises(ValueError, match=r"manifold 2: .*its centre coincides"):
-        mc.manifold_capacity(list(middles + noise), n_t=10)
+        mc.mean_field_capacity(list(middles + noise), n_t=10)
 
 
 # Results and input
 
 
 def test_results_are_mappings_with_labels():
-    found = mc.manifold_capacity(clouds(), n_t=10)
+    found = mc.mean_field_capacity(clouds(), n_t=10)
     assert found["capacity"] is found.capacity
     assert len(found) == len(list(found))
     with pytest.raises(AttributeError, match="no 'capactiy': expected one of capacity"):
@@ -382,4 +382,4 @@ GOOD = clouds(3)
 )
 def test_bad_input_is_named(manifolds, options, message):
     with pytest.raises(ValueError, match=message):
-        mc.manifold_capacity(manifolds, **options)
+        mc.mean_field_capacity(manifolds, **options)

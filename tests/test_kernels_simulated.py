@@ -355,7 +355,7 @@ def test_conic_capacity_needs_two_draws():
     ids=["balls", "large balls", "ellipsoids", "gaussian clouds"],
 )
 def test_the_three_estimators_agree(manifolds):
-    replica = mc.manifold_capacity(manifolds, low_rank=False, n_t=400)
+    replica = mc.mean_field_capacity(manifolds, low_rank=False, n_t=400)
     conic = mc.conic_capacity(manifolds, draws=100)
     simulation = mc.simulated_capacity(manifolds, draws=60, bias=False)
     half = 3 * replica["combined_capacity_se"]

@@ -5,7 +5,7 @@ Imports numpy, scipy and numba (cvxpy only to certify); arrays from any framewor
 
 from manifold_capacity.analytic import ball_capacity, point_capacity
 from manifold_capacity.anchors import Anchors, Certificate, anchor_points, certify
-from manifold_capacity.capacity import manifold_capacity
+from manifold_capacity.capacity import mean_field_capacity
 from manifold_capacity.centers import center_correlation, low_rank
 from manifold_capacity.conic import conic_capacity
 from manifold_capacity.separability import Separation, separable
@@ -21,7 +21,7 @@ __all__ = [
     "certify",
     "conic_capacity",
     "low_rank",
-    "manifold_capacity",
+    "mean_field_capacity",
     "point_capacity",
     "separable",
     "simulated_capacity",

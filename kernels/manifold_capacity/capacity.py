@@ -23,7 +23,7 @@ COINCIDES = 1e-10
 """A centre this close to the global mean, in units of the largest distance of any, is on it."""
 
 
-def manifold_capacity(
+def mean_field_capacity(
     manifolds: Manifolds,
     kappa: float = 0.0,
     n_t: int = 300,

@@ -95,8 +95,10 @@ def measure(points: NDArray[Any], settings: Settings, threads: int | None = None
     import manifold_capacity as mc
 
     seed, draws = settings.seed, settings.draws
-    theory = mc.manifold_capacity(points, n_t=settings.n_t, seed=seed, threads=threads)
-    raw = mc.manifold_capacity(points, n_t=settings.n_t, low_rank=False, seed=seed, threads=threads)
+    theory = mc.mean_field_capacity(points, n_t=settings.n_t, seed=seed, threads=threads)
+    raw = mc.mean_field_capacity(
+        points, n_t=settings.n_t, low_rank=False, seed=seed, threads=threads
+    )
     centred = points - points.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
     biased = mc.simulated_capacity(points, draws, seed=seed, threads=threads)
     unbiased = mc.simulated_capacity(centred, draws, bias=False, seed=seed, threads=threads)

@@ -139,7 +139,7 @@ def test_whole_analysis(benchmark, what):
         benchmark.pedantic(generic_analysis, (manifolds, 300, share), rounds=2)
     else:
         benchmark.pedantic(
-            mc.manifold_capacity, (manifolds,), {"low_rank": "low" in what},
+            mc.mean_field_capacity, (manifolds,), {"low_rank": "low" in what},
             rounds=7, warmup_rounds=1,
         )  # fmt: skip
     report(benchmark, what, per=share, unit="s", scale=1)

@@ -55,7 +55,7 @@ def test_a_layer_by_three_solvers(layer, activations):
     rng = np.random.default_rng(0)
     vectors = [rng.standard_normal((51, n_t)) for _ in points]
     began = time.perf_counter()
-    ours = mc.manifold_capacity(points, t_vecs=vectors, n_t=n_t, low_rank=False, threads=1)
+    ours = mc.mean_field_capacity(points, t_vecs=vectors, n_t=n_t, low_rank=False, threads=1)
     seconds = time.perf_counter() - began
     frames = lifted(points)
     began = time.perf_counter()

@@ -48,7 +48,7 @@ CASES = {
 
 def estimates(manifolds):
     """Return (value, low, high) of each estimator; 95 % intervals."""
-    theory = mc.manifold_capacity(manifolds, low_rank=False, n_t=500)
+    theory = mc.mean_field_capacity(manifolds, low_rank=False, n_t=500)
     half = 1.96 * theory.combined_capacity_se
     value = theory.combined_capacity
     found = {"mean-field theory": (value, value - half, value + half)}
