@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from logit_distributions import paths
+from logit_distributions.store import files
 from logit_distributions.theory import landscape, networks, resolvent, surrogate
 from logit_distributions.theory.errata import Erratum, ensemble, errata, off_diagonal_share
 from logit_distributions.theory.networks import markdown_table
@@ -184,7 +184,7 @@ def _claims() -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page; takes no arguments."""
-    with paths.atomic(PAGE) as temporary:
+    with files.atomic(PAGE) as temporary:
         temporary.write_text("\n".join(page()) + "\n", encoding="utf-8")
     print(PAGE)
     return 0

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import paths, recipes, store
+from logit_distributions import recipes, store
+from logit_distributions.store import places
 from logit_distributions.theory import networks
 
 
@@ -182,7 +183,7 @@ def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
     monkeypatch.setattr(gradient_step.images, "load", lambda *_: test)
     recipe = json.loads(recipes.recipe("st").to_json())
     state = {f"model.{k}": v for k, v in ResNet18(10, 8).state_dict().items()}
-    file = paths.data() / "checkpoints" / "cifar10-small-st-seed7.safetensors"
+    file = places.data() / "checkpoints" / "cifar10-small-st-seed7.safetensors"
     file.parent.mkdir()
     Checkpoint(state, recipe, "0", 7, 1).save(file)
     (path,) = gradient_step.record_all([], samples=20)

@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import capacity, paths, store
+from logit_distributions import capacity, store
 from logit_distributions.capacity import BLOCKS, SIMULATED_LAYERS, Interval, estimates
 from logit_distributions.errors import ReproError
+from logit_distributions.store import places
 
 Array = NDArray[np.float64]
 
@@ -236,7 +237,7 @@ def stored() -> dict[str, list[xr.Dataset]]:
     ReproError
         If there is none of adversarial manifolds.
     """
-    folder = paths.data() / "capacity"
+    folder = places.data() / "capacity"
     found = {}
     for kind in ("adversarial", "random", "class"):
         place = folder if kind == "adversarial" else folder / kind

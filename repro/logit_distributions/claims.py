@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from logit_distributions import paths
 from logit_distributions.errors import ReproError
 from logit_distributions.measures import Estimate, MissingError, evaluate
+from logit_distributions.store import places
 from logit_distributions.theory import networks
 from logit_distributions.theory.verdicts import verdicts as theory_verdicts
 
-REGISTER = paths.ROOT / "paper" / "claims.toml"
+REGISTER = places.ROOT / "paper" / "claims.toml"
 SEEDS_OF_THE_PAPER = 3
 
 VerdictName = Literal[
