@@ -265,8 +265,8 @@ def stored() -> Studies:
         If a dataset is damaged.
     """
     return Studies(
-        [study_logits(data) for data in store.runs("logits").values()],
-        [study_steps(data) for data in store.runs(STEPS).values()],
+        [study_logits(data) for data in store.find("logits", dataset="*")],
+        [study_steps(data) for data in store.find(STEPS, dataset="*")],
     )
 
 
