@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import cli, images, pipeline, recipes, record, store, targets
-from logit_distributions.checkpoints import Checkpoint
+from logit_distributions import cli, images, manipulations, pipeline, recipes, store
+from logit_distributions.make import logits as record
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store import files, places
 from logit_distributions.store.places import epoch_file
 from tests import toy
@@ -74,7 +75,7 @@ def test_students_were_held_to_the_manipulated_targets(world, toy_sheets):
     assert log.attrs["teacher_training_error"] == about["teacher_training_error"]
     hybrid, _ = pipeline.student_targets(recipes.recipe("hybrid"), 0, options)
     partner = pipeline.teacher_logits("st", student, 0, options)["logits"].values
-    np.testing.assert_array_equal(hybrid, targets.hybrid(teacher["logits"].values, partner))
+    np.testing.assert_array_equal(hybrid, manipulations.hybrid(teacher["logits"].values, partner))
 
 
 def test_the_teacher_is_the_epoch_of_the_best_trade_off(world):
@@ -120,7 +121,7 @@ def test_without_validation_images_the_last_epoch_stands_for_the_run(
 def test_verification_engines_store_beside_the_main_results(world, toy_sheets, capsys):
     arguments = ["attack", "at", "--engine", "odi", "--limit", "20", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
-    path = places.data() / "verification" / "cifar10-small-at-seed0-odi.nc"
+    path = places.data() / "logits" / "odi" / "cifar10-small-at-seed0.nc"
     found = store.open_dataset(path)
     assert found.sizes["sample"] == 20
     assert found["attack"].values.tolist() == ["odi"]
@@ -132,7 +133,7 @@ def test_other_settings_never_pass_for_the_stored_ones(world, toy_sheets, capsys
     before = main.read_bytes()
     images = ["--images", str(toy_sheets)]
     assert cli.main(["attack", "st", "--eps", "4/255", "--iterations", "5", *images]) == 0
-    path = places.data() / "verification" / "cifar10-small-st-seed0-repro.nc"
+    path = places.data() / "logits" / "repro" / "cifar10-small-st-seed0.nc"
     assert str(path) in capsys.readouterr().out
     stored = json.loads(store.open_dataset(path).attrs["evaluation"])
     assert (stored["eps"], stored["iterations"]) == (4 / 255, 5)

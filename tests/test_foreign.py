@@ -9,20 +9,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from logit_distributions import (
-    cli,
-    foreign,
-    images,
-    profile,
-    recipes,
-    record,
-    schedule,
-    statistics,
-    store,
-)
+from logit_distributions import cli, foreign, images, profile, recipes, schedule, statistics, store
 from logit_distributions.errors import ReproError
-from logit_distributions.network import laid_out
-from logit_distributions.training import Machine
+from logit_distributions.make import logits as record
+from logit_distributions.make.network import laid_out
+from logit_distributions.make.train import Machine
 from tests import toy
 from tests.conftest import STORED
 

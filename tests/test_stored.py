@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from logit_distributions import attack, images, recipes, record, store
-from logit_distributions.augment import to_float
-from logit_distributions.checkpoints import Checkpoint
+from logit_distributions import images, recipes, store
+from logit_distributions.make import attack
+from logit_distributions.make import logits as record
+from logit_distributions.make.augment import to_float
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store.files import sha256
 from tests.conftest import STORED
 

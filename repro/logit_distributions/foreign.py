@@ -17,16 +17,18 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor, nn
 
-from logit_distributions import images, manifolds, record, store
-from logit_distributions.attack import Evaluation
+from logit_distributions import images, store
 from logit_distributions.capacity import Settings
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
-from logit_distributions.network import laid_out
+from logit_distributions.make import capacity as manifolds
+from logit_distributions.make import logits as record
+from logit_distributions.make.attack import Evaluation
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.network import laid_out
+from logit_distributions.make.train import Machine
 from logit_distributions.recipes import Recipe, given, recipe
 from logit_distributions.store import files, places
-from logit_distributions.training import Machine
 
 
 def load(weights: Path, factory: str) -> nn.Module:

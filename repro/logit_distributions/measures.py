@@ -24,8 +24,8 @@ from scipy.special import log_softmax
 
 from logit_distributions import capacity, images, recipes, statistics, store
 from logit_distributions.errors import ReproError
+from logit_distributions.manipulations import ranking
 from logit_distributions.store import places
-from logit_distributions.targets import ranking
 
 RESAMPLES = 500
 NEIGHBOURS = 5
@@ -528,10 +528,10 @@ class Measures:
         self, kind: str, name: str, engine: str | None = None
     ) -> list[tuple[int, xr.Dataset]]:
         run = f"{self.dataset}-{self.scale}-{name}"
-        folder, end = (kind, "") if engine is None else ("verification", f"-{engine}")
-        found = _stored(places.data() / folder, kind, run, end)
+        folder = kind if engine is None else f"{kind}/{engine}"
+        found = _stored(places.data() / folder, kind, run, "")
         if not found:
-            path = store.path_of(folder, f"{run}-seed0{end}")
+            path = store.path_of(folder, f"{run}-seed0")
             raise _missing(path, self._command(kind, name, engine))
         if self.limit is not None and kind == "logits":
             found = [(seed, data.isel(sample=slice(self.limit))) for seed, data in found]
@@ -544,7 +544,7 @@ class Measures:
         if engine is not None:
             wanted = f"attack {name} --engine {engine} --limit 1000"
         elsewhere = "" if self.dataset == "cifar10" else f" --dataset {self.dataset}"
-        return f"repro {wanted}{elsewhere} --scale {self.scale}"
+        return f"logitdist {wanted}{elsewhere} --scale {self.scale}"
 
     def _each(
         self, name: str, function: Callable[[xr.Dataset], Array], engine: str | None = None

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from logit_distributions.targets import Logits, ranking
+from logit_distributions.manipulations import Logits, ranking
 
 
 def correct(logits: Logits, labels: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from logit_distributions import record
+from logit_distributions.make import logits as record
 from tests import naive
 
 logits = hnp.arrays(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from logit_distributions.errors import ReproError, brief
-from logit_distributions.network import build, laid_out
+from logit_distributions.make.network import build, laid_out
 from logit_distributions.recipes import parse
 from logit_distributions.store import files
 

@@ -17,17 +17,17 @@ from torch import nn
 from tqdm import tqdm
 
 from logit_distributions import store
-from logit_distributions.attack import Evaluation, evaluate
-from logit_distributions.augment import Epoch, crop_and_flip, to_float
-from logit_distributions.budget import Budget
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
 from logit_distributions.images import ImageSet
-from logit_distributions.precision import strict_float32
-from logit_distributions.randomness import key
+from logit_distributions.make.attack import Evaluation, evaluate
+from logit_distributions.make.augment import Epoch, crop_and_flip, to_float
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.options import Budget
+from logit_distributions.make.precision import strict_float32
+from logit_distributions.make.randomness import key
+from logit_distributions.make.train import Machine
 from logit_distributions.recipes import Recipe, parse
 from logit_distributions.store import files, places
-from logit_distributions.training import Machine
 
 CHUNK = {"cpu": 500, "cuda": 2000}
 """Images attacked together, by kind of device; results do not depend on it.
