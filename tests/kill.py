@@ -25,8 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from logit_distributions import cli, store
-from logit_distributions.make import attack, checkpoint, train
-from logit_distributions.make import logits as record
+from logit_distributions.make import attack, checkpoint, distill, train
 from logit_distributions.store import files, places
 from tests import toy
 
@@ -67,7 +66,7 @@ def child(stage: str, steps: int, delay: float) -> int:
     if stage == "training":
         train._Run.one_step = counted(train._Run.one_step)
     elif stage == "targets":
-        record.crop_and_flip = counted(record.crop_and_flip)
+        distill.crop_and_flip = counted(distill.crop_and_flip)
     elif stage == "attacking":
         attack._ascend = counted(attack._ascend)
     elif stage == "writing":

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from logit_distributions import cli, images, manipulations, pipeline, recipes, store
-from logit_distributions.make import logits as record
+from logit_distributions.make import distill, history, network
+from logit_distributions.make import logits as attacked_logits
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store import files, places
 from logit_distributions.store.places import epoch_file
@@ -56,7 +57,7 @@ def test_run_makes_every_dataset_of_table_2(table2, world, capsys):
 
 
 def test_a_second_run_does_nothing(world, capsys, monkeypatch):
-    monkeypatch.setattr(record, "attack", None)
+    monkeypatch.setattr(attacked_logits, "attack", None)
     before = {p: p.stat().st_mtime_ns for p in world.rglob("*") if p.is_file()}
     assert cli.main(["run", "table2", "--seed", "0"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
@@ -88,7 +89,7 @@ def test_the_teacher_is_the_epoch_of_the_best_trade_off(world):
 def test_targets_average_batch_statistics_and_leave_the_teacher_alone(world, toy_sheets):
     student = recipes.recipe("normal")
     teacher = Checkpoint.load(pipeline.stored_checkpoint("cifar10-small-at-seed0"))
-    model = record._in_batch_mode(teacher, 10)
+    model = distill._in_batch_mode(teacher, 10)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         model(torch.rand(16, 3, 32, 32))
@@ -234,7 +235,7 @@ def test_debug_shows_the_traceback(toy_world):
 
 
 def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, capsys, monkeypatch):
-    monkeypatch.setattr(record, "EPOCH_IMAGES", 150)
+    monkeypatch.setattr(history, "EPOCH_IMAGES", 150)
     arguments = ["run", "figure1", "--seed", "0", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.count("logits by epoch") == 2
@@ -251,13 +252,13 @@ def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, ca
         np.testing.assert_array_equal(some.labels, found["label"].values[part])
         for row, epoch in enumerate((1, 2)):
             checkpoint = Checkpoint.load(epoch_file(recipes.recipe("at"), 0, epoch))
-            logits = record.natural_logits(checkpoint.model(10), some.images, "cpu")
+            logits = network.natural_logits(checkpoint.model(10), some.images, "cpu")
             ordered = np.sort(logits, 1)
             for variable, column in (("largest", -1), ("second", -2)):
                 values = found[variable].values[row, part]
                 np.testing.assert_allclose(values, ordered[:, column], atol=1 / 128 + 1e-3)
                 assert (values * 64 == np.round(values * 64)).all()
-    monkeypatch.setattr(record, "by_epoch", None)
+    monkeypatch.setattr(history, "by_epoch", None)
     assert cli.main(arguments) == 0
 
 

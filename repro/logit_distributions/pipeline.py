@@ -15,7 +15,8 @@ from logit_distributions import images as image_files
 from logit_distributions.capacity import Settings
 from logit_distributions.errors import ReproError
 from logit_distributions.make import capacity as manifolds
-from logit_distributions.make import logits as record
+from logit_distributions.make import distill, history
+from logit_distributions.make import logits as attacked_logits
 from logit_distributions.make.attack import Evaluation
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.options import Budget
@@ -116,7 +117,7 @@ def trained(
         extra["evaluated_because"] = _reason(wanted)
         data = _images(wanted, "train", options)
         with store.registering(log):
-            store.write(record.log(last, wanted, data, extra), log)
+            store.write(history.log(last, wanted, data, extra), log)
     kept = wanted.scale == KEPT_SCALE and wanted.name in KEPT_RECIPES and seed == KEPT_SEED
     if kept and epoch is None:
         with store.registering(stored):
@@ -166,7 +167,7 @@ def teacher_logits(name: str, student: Recipe, seed: int, options: Options) -> x
     teacher = recipe(name, student.scale, student.dataset)
     checkpoint = trained(teacher, seed, options, epoch=how.epoch if name == how.teacher else None)
     data = _images(student, "train", options)
-    return record.targets(checkpoint, data, how.passes, options.machine, options.budget)
+    return distill.targets(checkpoint, data, how.passes, options.machine, options.budget)
 
 
 def student_targets(
@@ -227,7 +228,7 @@ def recorded(
     data = _images(wanted, "test", options)
     if limit is not None:
         data = data.take(np.arange(min(limit, len(data))))
-    dataset = record.attack(checkpoint, data, settings, options.machine, options.budget)
+    dataset = attacked_logits.attack(checkpoint, data, settings, options.machine, options.budget)
     with store.registering(path):
         store.write(dataset, path)
     return path
@@ -247,7 +248,7 @@ def recorded_by_epoch(wanted: Recipe, seed: int, options: Options) -> Path:
         Checkpoint.load(epoch_file(wanted, seed, epoch)) for epoch in recorded_epochs(wanted)
     ]
     training, test = _images(wanted, "train", options), _images(wanted, "test", options)
-    dataset = record.by_epoch(checkpoints, training, test, options.machine)
+    dataset = history.by_epoch(checkpoints, training, test, options.machine)
     with store.registering(path):
         store.write(dataset, path)
     return path

@@ -16,8 +16,7 @@ from tqdm import tqdm
 from logit_distributions import images, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make.augment import to_float
-from logit_distributions.make.checkpoint import Checkpoint
-from logit_distributions.make.logits import attributes
+from logit_distributions.make.checkpoint import Checkpoint, attributes
 from logit_distributions.make.network import frozen
 from logit_distributions.store import places
 from logit_distributions.theory.networks import STEPS, margins
