@@ -1,23 +1,19 @@
-"""Manifold capacity of one layer by every estimator, and what follows from the stored numbers.
+"""What follows from the stored capacities of layers.
 
-No torch here: the left half (`manifolds`) hands over points, the right half (figures,
-claims, audit) reads datasets of kind ``capacity``.
+Datasets of kind ``capacity``, without torch; `make.capacity` measures them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from logit_distributions.recipes import Recipe, base
-
 Array = NDArray[np.float64]
-Kind = Literal["adversarial", "random", "class"]
 
 BLOCKS = tuple(f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1))
 LAYERS = ("input", "stem", *BLOCKS, "pool", "logits")
@@ -28,102 +24,6 @@ SIMULATED_LAYERS = ("input", "stem", *BLOCKS)
 
 ROBUST = ("at", "normal", "fix-1-average")
 """Those of Figure 5 with non-zero adversarial accuracy in the paper; the others have none."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the capacities of a network (paper, 4.2 and A.4), but for its images.
-
-    Attributes
-    ----------
-    kind : {"adversarial", "random", "class"}
-        Of the manifolds, see `manifolds`.
-    exemplars : int
-        P, the manifolds; for ``"class"`` there is one per class.
-    points : int
-        M, the points of each.
-    eps, step : float
-        Linf radius and step of PGD, in pixel units [0, 1].
-    steps : int
-        Of PGD.
-    n_t : int
-        Gaussian vectors per manifold of the mean-field theory.
-    draws : int
-        Of the simulations and of conic geometry.
-    largest : int
-        Features above which a layer is seen through a Gaussian projection to as many.
-    seed : int
-        Of everything that is drawn; the same for all networks.
-    """
-
-    kind: Kind = "adversarial"
-    exemplars: int = 50
-    points: int = 50
-    eps: float = 8 / 255
-    step: float = 2 / 255
-    steps: int = 10
-    n_t: int = 300
-    draws: int = 60
-    largest: int = 2048
-    seed: int = 0
-
-    @classmethod
-    def planned(cls, recipe: Recipe) -> Settings:
-        """Return the settings of a run's manifolds: the default, but for a rehearsal or a ball."""
-        default = cls(eps=recipe.eps, step=recipe.eps / 4)
-        if base(recipe.scale) != "miniature":
-            return default
-        return replace(default, exemplars=10, points=5, n_t=20, draws=5)
-
-
-def measure(points: NDArray[Any], settings: Settings, threads: int | None = None) -> xr.Dataset:
-    """Return what every estimator says of the manifolds of one layer.
-
-    Mean-field theory with and without removing the centres' low-rank structure; simulation
-    with a bias; and, on points minus their global mean, which is the frame that the theory
-    works in, simulation without a bias and conic geometry.
-
-    Parameters
-    ----------
-    points : ndarray, shape (P, N, M)
-        Features by points of every manifold.
-    settings : Settings
-        Its `n_t`, `draws` and `seed` count here.
-    threads : int, optional
-        Default: all processors. Results do not depend on it.
-    """
-    import manifold_capacity as mc
-
-    seed, draws = settings.seed, settings.draws
-    theory = mc.mean_field_capacity(points, n_t=settings.n_t, seed=seed, threads=threads)
-    raw = mc.mean_field_capacity(
-        points, n_t=settings.n_t, low_rank=False, seed=seed, threads=threads
-    )
-    centred = points - points.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
-    biased = mc.simulated_capacity(points, draws, seed=seed, threads=threads)
-    unbiased = mc.simulated_capacity(centred, draws, bias=False, seed=seed, threads=threads)
-    conic = mc.conic_capacity(centred, draws, seed=seed, threads=threads)
-    values: dict[str, Any] = {
-        name: ("manifold", theory[name].astype(np.float32))
-        for quantity in ("capacity", "radius", "dimension")
-        for name in (quantity, f"{quantity}_se")
-    }
-    values |= {name: theory[name] for name in ("combined_capacity", "combined_capacity_se")}
-    values |= {
-        "raw_capacity": raw["combined_capacity"],
-        "raw_capacity_se": raw["combined_capacity_se"],
-        "center_correlation": theory["center_correlation"],
-        "low_rank_dimension": np.int32(theory["low_rank_dimension"]),
-        "kkt_residual": max(found["kkt_residual"] for found in (theory, raw, conic)),
-        "undecided": np.int32(biased["undecided"] + unbiased["undecided"]),
-        "simulated_features": ("draw", biased["smallest_separable"].astype(np.float32)),
-        "unbiased_features": ("draw", unbiased["smallest_separable"].astype(np.float32)),
-        "conic_dimensions": ("draw", conic["sq_projection"].astype(np.float32)),
-    }
-    for name, found in (("simulated", biased), ("unbiased", unbiased), ("conic", conic)):
-        for end in ("", "_low", "_high"):
-            values[f"{name}_capacity{end}"] = found[f"capacity{end}"]
-    return xr.Dataset(values)
 
 
 def combined(capacity: NDArray[Any]) -> Array:
