@@ -8,31 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import paths, recipes, store
+from logit_distributions import paths, recipes, statistics, store
 from logit_distributions.theory import networks
 
 
 def test_expansion_ratio_by_hand():
     z = [[3.0, -1.0, 2.0], [-4.0, -1.0, -5.0]]
     np.testing.assert_allclose(networks.expansion_ratio(z), [(5 / 9) ** 2, 41.0**2])
-
-
-def test_margins_by_loop():
-    draws = np.random.default_rng(0)
-    z, labels = draws.normal(size=(40, 5)), draws.integers(0, 5, 40)
-    found = networks.margins(z, labels)
-    for i, (row, label) in enumerate(zip(z, labels, strict=True)):
-        others = np.delete(row, label)
-        assert found.hard[i] == pytest.approx(row[label] - max(others))
-        assert found.soft[i] == pytest.approx(row[label] - np.log(np.exp(others).sum()))
-        assert found.mean[i] == pytest.approx(row[label] - others.mean())
-
-
-def test_loss_is_a_function_of_the_soft_margin():
-    draws = np.random.default_rng(1)
-    z, labels = draws.normal(size=(40, 5)), draws.integers(0, 5, 40)
-    loss = np.log(np.exp(z).sum(1)) - z[np.arange(40), labels]
-    np.testing.assert_allclose(loss, np.log1p(np.exp(-networks.margins(z, labels).soft)))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +51,7 @@ def write_logits(n=400):
     z = draws.normal(size=(n, 10)).astype(np.float32)
     z[np.arange(n), label] += 3
     adversarial = z.copy()
-    adversarial[np.arange(n), label] -= 0.5 * np.maximum(networks.margins(z, label).hard, 0)
+    adversarial[np.arange(n), label] -= 0.5 * np.maximum(statistics.margins(z, label).hard, 0)
     right = z.argmax(1) == label
     robust = right & (adversarial.argmax(1) == label)
     data = xr.Dataset(
@@ -155,7 +137,7 @@ def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
     pixels, labels = torch.rand(20, 3, 4, 4), torch.arange(20) % 10
     logits = gradient_steps(model, pixels, labels, (0.01, 0.1))
     torch.testing.assert_close(logits[0], model(pixels))
-    soft = np.stack([networks.margins(each, labels).soft for each in logits.numpy()])
+    soft = np.stack([statistics.margins(each, labels).soft for each in logits.numpy()])
     assert (np.diff(soft, axis=0) < 0).all()
     moved = torch.linalg.lstsq(weights, (logits[2] - logits[0]).T).solution.norm(dim=0)
     reach = 0.1 * pixels.flatten(1).norm(dim=1)

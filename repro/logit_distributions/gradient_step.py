@@ -1,6 +1,7 @@
 """The gradient step of eq. (6) on trained networks: checkpoint → a small dataset of margins.
 
-This is the one part of Appendix C that needs torch. `theory.networks` reads the result.
+This is the one part of Appendix C that needs torch; what reads the result, a dataset of kind
+``theory``, does not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
 from logit_distributions.network import frozen
 from logit_distributions.record import attributes
-from logit_distributions.theory.networks import STEPS, margins
+from logit_distributions.statistics import margins
 
 EPS = (0.001, 0.01, 0.1)
 """L2 lengths of the step over that of the image; figure C.3 has 0.1 and images of length 1."""
@@ -121,11 +122,11 @@ def record(checkpoint: Path, samples: int = SAMPLES) -> Path:
             for kind in ("hard", "soft", "mean")
         },
         {"eps": [0.0, *EPS], "sample": test.index.astype(np.int32)},
-        attributes(saved, STEPS, test),
+        attributes(saved, "theory", test),
     )
     data["eps"].attrs["long_name"] = "L2 length of the step over that of the image"
     data["sample"].attrs["long_name"] = "position in the original files of the part"
-    path = store.path_of(STEPS, run)
+    path = store.path_of("theory", run)
     with store.registering(path):
         store.write(data, path)
     return path
