@@ -24,11 +24,12 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from logit_distributions import claims, paths, recipes, store
+from logit_distributions import paths, recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.measures import QUANTITIES
 from paper import stored, style, tables
 from paper.__main__ import is_up_to_date, make
+from paper.claims import verdicts as claims
+from paper.claims.terms import QUANTITIES
 
 WEB = Path(__file__).with_name("web")
 SURPRISING = 10

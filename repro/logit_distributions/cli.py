@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +27,6 @@ Networks': train, distil, attack, and store logits as labelled datasets.
   logitdist run table2                  everything behind Table 2, from nothing to datasets
   logitdist run at --seed 0 --scale paper
   logitdist list                        what is stored
-  logitdist claims                      what becomes of the paper's claims
   logitdist show data/logits/FILE.nc    what a dataset holds and where it came from
 
 Every command skips what is done and resumes what was cut."""
@@ -209,16 +207,6 @@ def build_parser() -> argparse.ArgumentParser:
     manifolds.add_argument("--eps", type=_length, default=8 / 255, help="Linf radius")
     _add_foreign(manifolds)
     manifolds.add_argument("--layers", nargs="+", metavar="NAME", help="of your own network")
-
-    audit = add("audit", "Hold mean-field theory against simulation and conic geometry.", _audit)
-    audit.add_argument(
-        "--recompute", action="store_true", help="measure a layer of a stored network again first"
-    )
-
-    claims = add("claims", "Judge every claim of the paper by the stored datasets.", _claims)
-    claims.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
-    claims.add_argument("--details", action="store_true", help="quotation, measure, rule, seeds")
-    claims.add_argument("--json", action="store_true", help="print JSON, with all details")
 
     add_theory_command(commands, parents=[common])
 
@@ -594,7 +582,8 @@ def _foreign_model(parsed: argparse.Namespace) -> str:
 
 
 def _foreign_manifolds(parsed: argparse.Namespace, settings: Settings) -> int:
-    from logit_distributions import audit, foreign, manifolds
+    from logit_distributions import foreign, manifolds
+    from logit_distributions.read.capacity import network_lines
 
     model = _foreign_model(parsed)
     given = foreign.given_images(parsed.images) if parsed.images else None
@@ -602,34 +591,8 @@ def _foreign_manifolds(parsed: argparse.Namespace, settings: Settings) -> int:
     dataset = foreign.capacities(parsed.checkpoint, model, data, settings, parsed.layers)
     path = parsed.output or Path(f"{parsed.checkpoint.stem}-capacity{store.suffix()}")
     store.write(dataset, path)
-    print("\n".join(audit.network_lines(dataset)))
+    print("\n".join(network_lines(dataset)))
     print(path)
-    return 0
-
-
-def _audit(parsed: argparse.Namespace) -> int:
-    from logit_distributions import audit
-
-    agrees = True
-    if parsed.recompute:
-        try:
-            agrees = audit.recompute()
-        except ImportError as error:
-            raise not_installed(error) from error
-    for line in audit.lines():
-        print(line, flush=True)
-    return 0 if agrees else 1
-
-
-def _claims(parsed: argparse.Namespace) -> int:
-    from logit_distributions import claims
-
-    found = claims.verdicts(parsed.ids)
-    if parsed.json:
-        print(json.dumps([claims.plain(each) for each in found], indent=2, ensure_ascii=False))
-        return 0
-    width = shutil.get_terminal_size((0, 0)).columns  # 0: no terminal, lines of any length
-    print("\n".join(claims.lines(found, parsed.details, width)))
     return 0
 
 

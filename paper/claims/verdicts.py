@@ -10,17 +10,17 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from logit_distributions import paths
 from logit_distributions.errors import ReproError
-from logit_distributions.measures import Estimate, MissingError, evaluate
-from logit_distributions.theory import networks
-from logit_distributions.theory.verdicts import verdicts as theory_verdicts
+from paper.appendix_c import networks
+from paper.appendix_c.verdicts import verdicts as theory_verdicts
+from paper.claims.terms import Estimate, MissingError, evaluate
 
-REGISTER = paths.ROOT / "paper" / "claims.toml"
+REGISTER = Path(__file__).parents[1] / "claims.toml"
 SEEDS_OF_THE_PAPER = 3
 
 VerdictName = Literal[
@@ -277,7 +277,7 @@ def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
     """
     claims = {claim.id: claim for claim in register()}
     if unknown := [name for name in ids if name not in claims]:
-        raise ReproError(f"no claim {unknown[0]!r}; 'logitdist claims' prints the ids of all")
+        raise ReproError(f"no claim {unknown[0]!r}; 'make claims' prints the ids of all")
     wanted = [claims[name] for name in ids] or list(claims.values())
     found = [judge(claim) for claim in wanted if claim.measure is not None]
     if any(claim.measure is None for claim in wanted):

@@ -8,16 +8,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from logit_distributions.theory import landscape, response, surrogate
-from logit_distributions.theory.networks import (
+from paper.appendix_c import landscape, response, surrogate
+from paper.appendix_c.networks import (
     MISSING_LOGITS,
     MISSING_STEPS,
     LogitStudy,
     StepStudy,
     Studies,
 )
-from logit_distributions.theory.response import ERROR, SENSITIVITIES
-from logit_distributions.theory.surrogate import CLASSES, Array, Variant
+from paper.appendix_c.response import ERROR, SENSITIVITIES
+from paper.appendix_c.surrogate import CLASSES, Array, Variant
 
 BETA_CORRECT = np.linspace(0.1, 10, 100)
 BETA_WRONG = np.linspace(3.5, 10, 66)

@@ -1,14 +1,13 @@
 """Mean-field theory held against simulation and conic geometry, on stored and known manifolds.
 
-`lines` prints it. Rule for a row: two capacities *agree* if 1 is in the 95 % interval of their
-ratio; else they differ *mildly* if the ratio is within a factor of `MILD`, and *clearly* if not.
-Where not even all features separate half of the dichotomies, or hardly so, nothing is compared.
+``python -m paper.audit`` prints it; the rule of a row's comparison is in `read.capacity`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,103 +16,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from logit_distributions import capacity, paths, store
-from logit_distributions.capacity import BLOCKS, SIMULATED_LAYERS, Interval, estimates
-from logit_distributions.errors import ReproError
+from logit_distributions.capacity import BLOCKS, SIMULATED_LAYERS, estimates
+from logit_distributions.errors import ReproError, not_installed
+from logit_distributions.read.capacity import MILD, Row, heading, row, rows, table, verdict
+from paper import exit_code
 
 Array = NDArray[np.float64]
 
-MILD = 1.25
 RECOMPUTED = ("cifar10-small-at-seed0", "layer2.1")
 """A run whose weights are stored, and a layer that is seen through the projection."""
-
-
-def verdict(ratio: Interval) -> str:
-    """Return what becomes of a ratio of two capacities, by the rule of this module."""
-    if not ratio.known:
-        return "few features"
-    if ratio.contains(1.0):
-        return "agree"
-    degree = "mildly" if 1 / MILD <= ratio.value <= MILD else "clearly"
-    return f"{degree} {'above' if ratio.value > 1 else 'below'}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """The capacities of one set of manifolds, and what follows.
-
-    Attributes
-    ----------
-    name : str
-        Network, seed and layer, or the synthetic manifolds.
-    capacities : dict of Interval
-        By name of `capacity.ESTIMATORS`.
-    correlation : float
-        Of the centres.
-    rank : int
-        Dimensions removed from the centres.
-    ball, point : float
-        α_Ball(R, D) and α_point(R√D) over the theory's capacity.
-    worst : float
-        By what share the theory's capacity rises without the manifold of the lowest.
-    exact : float
-        Capacity in the limit of many manifolds in random directions; NaN where unknown.
-    layer : str
-    """
-
-    name: str
-    capacities: dict[str, Interval]
-    correlation: float
-    rank: int
-    ball: float
-    point: float
-    worst: float
-    exact: float = float("nan")
-    layer: str = ""
-
-    @property
-    def theory_to_simulation(self) -> Interval:
-        """The paper's comparison (A.4.3): low rank removed, simulation with a bias."""
-        return self.capacities["theory"].over(self.capacities["simulated"])
-
-    @property
-    def conic_to_simulation(self) -> Interval:
-        """Two estimates of one thing, capacity without a bias."""
-        return self.capacities["conic"].over(self.capacities["unbiased"])
-
-    @property
-    def steps(self) -> dict[str, float]:
-        """Factors whose product is the ratio of theory to simulation."""
-        value = {name: found.value for name, found in self.capacities.items()}
-        return {
-            "removing the centres' low rank": value["theory"] / value["raw"],
-            "random centres, replica theory": value["raw"] / value["conic"],
-            "finite size": value["conic"] / value["unbiased"],
-            "the bias": value["unbiased"] / value["simulated"],
-        }
-
-
-def row(name: str, measured: xr.Dataset, exact: float = float("nan")) -> Row:
-    """Return the row of one layer, as `capacity.measure` gives it or as it is stored."""
-    radius, dimension = measured["radius"].values, measured["dimension"].values
-    found = estimates(measured)
-    each = np.sort(measured["capacity"].values)
-    return Row(
-        name,
-        found,
-        float(measured["center_correlation"]),
-        int(measured["low_rank_dimension"]),
-        float(capacity.combined(capacity.ball(radius, dimension))) / found["theory"].value,
-        float(capacity.combined(capacity.point(radius, dimension))) / found["theory"].value,
-        float(capacity.combined(each[1:]) / capacity.combined(each)) - 1,
-        exact,
-        str(measured["layer"].values) if "layer" in measured.coords else "",
-    )
-
-
-def rows(dataset: xr.Dataset) -> list[Row]:
-    """Return a row for each layer of a dataset of kind ``capacity``."""
-    layers = [str(layer) for layer in dataset["layer"].values]
-    return [row(name, dataset.isel(layer=i)) for i, name in enumerate(layers)]
 
 
 # Manifolds with known answers
@@ -204,14 +115,14 @@ def lines() -> Iterator[str]:
     yield "ball, point: the paper's α_Ball(R, D) and α_point(R√D) over the theory's capacity."
     yield ""
     yield "KNOWN ANSWERS (computed now; exact: many manifolds, centres in random directions)"
-    yield from _table(synthetic(), exact=True)
+    yield from table(synthetic(), exact=True)
     everything: list[Row] = []
     for kind, datasets in found.items():
         for dataset in datasets:
             yield ""
-            yield _heading(dataset, kind)
+            yield heading(dataset, kind)
             some = rows(dataset)
-            yield from _table(some)
+            yield from table(some)
             if kind == "adversarial":
                 everything += [each for each in some if each.layer in SIMULATED_LAYERS]
     yield ""
@@ -220,12 +131,6 @@ def lines() -> Iterator[str]:
     yield ""
     yield "THE PAPER'S SENTENCES (verdicts by rules fixed beforehand: logitdist claims)"
     yield from answers(found["adversarial"], everything)
-
-
-def network_lines(dataset: xr.Dataset) -> Iterator[str]:
-    """Yield the rows of one network for a terminal."""
-    yield _heading(dataset, dataset.attrs["manifold_kind"])
-    yield from _table(rows(dataset))
 
 
 def stored() -> dict[str, list[xr.Dataset]]:
@@ -246,41 +151,6 @@ def stored() -> dict[str, list[xr.Dataset]]:
     if "adversarial" not in found:
         raise ReproError(f"{folder}: no capacities stored; make some with 'logitdist manifolds'")
     return found
-
-
-def _heading(dataset: xr.Dataset, kind: str) -> str:
-    sizes, attributes = dataset.sizes, dataset.attrs
-    seconds = float(dataset["seconds"].sum() + dataset["seconds_activations"].sum())
-    return (
-        f"{attributes['run']}: {kind} manifolds, P = {sizes['manifold']}, M = "
-        f"{attributes['manifold_points']}, {attributes['manifold_n_t']} vectors, "
-        f"{sizes['draw']} draws; measured in {seconds:.0f} s"
-    )
-
-
-HEAD = (
-    f"  {'':26s}{'ρ':>4s} {'K':>2s} {'theory':>6s} {'K = 0':>6s} {'simul.':>6s}  "
-    f"{'theory / simulation':32s}{'nobias':>6s} {'conic':>6s}  {'conic / no bias':32s}"
-    f"{'ball':>5s} {'point':>5s}"
-)
-
-
-def _table(some: Iterable[Row], exact: bool = False) -> Iterator[str]:
-    yield HEAD + (f" {'exact':>6s}" if exact else "")
-    for each in some:
-        value = {name: f"{found.value:6.3f}" for name, found in each.capacities.items()}
-        end = f" {each.exact:6.3f}" if exact else ""
-        yield (
-            f"  {each.name:26s}{each.correlation:4.2f} {each.rank:2d} {value['theory']} "
-            f"{value['raw']} {value['simulated']}  {_compared(each.theory_to_simulation)}"
-            f"{value['unbiased']} {value['conic']}  {_compared(each.conic_to_simulation)}"
-            f"{each.ball:5.2f} {each.point:5.2f}{end}"
-        )
-
-
-def _compared(ratio: Interval) -> str:
-    numbers = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.known else ""
-    return f"{numbers:18s}{verdict(ratio):14s}"
 
 
 def _steps(some: Sequence[Row]) -> Iterator[str]:
@@ -460,3 +330,29 @@ def agreement(old: xr.Dataset, new: xr.Dataset, say: Callable[[str], Any]) -> bo
             abs(after - before) <= reach,
         )  # fmt: skip
     return agrees
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the audit and return the exit code: 1 if what is measured again does not agree."""
+    parser = argparse.ArgumentParser("python -m paper.audit", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--recompute", action="store_true", help="measure a layer of a stored network again first"
+    )
+    parsed = parser.parse_args(arguments)
+    return exit_code("audit", lambda: _print(parsed.recompute))
+
+
+def _print(again: bool) -> int:
+    agrees = True
+    if again:
+        try:
+            agrees = recompute()
+        except ImportError as error:
+            raise not_installed(error) from error
+    for line in lines():
+        print(line, flush=True)
+    return 0 if agrees else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -543,7 +543,7 @@ class Measures:
         if engine is not None:
             wanted = f"attack {name} --engine {engine} --limit 1000"
         elsewhere = "" if self.dataset == "cifar10" else f" --dataset {self.dataset}"
-        return f"repro {wanted}{elsewhere} --scale {self.scale}"
+        return f"logitdist {wanted}{elsewhere} --scale {self.scale}"
 
     def _each(
         self, name: str, function: Callable[[xr.Dataset], Array], engine: str | None = None

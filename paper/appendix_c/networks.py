@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from logit_distributions import store
 from logit_distributions.statistics import margins
-from logit_distributions.theory.surrogate import Array, threshold
+from paper.appendix_c.surrogate import Array, threshold
 
 EXPLAINED_AT_LEAST = 0.25
 """R² below which a change of the gap counts as neither linear nor quadratic in the gap."""
