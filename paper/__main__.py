@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from logit_distributions import paths
 from logit_distributions.errors import ReproError
+from logit_distributions.store import files, places
 
 FOLDER = Path(__file__).parent
 NUMBERS = FOLDER / "reported.toml"
@@ -33,7 +33,7 @@ def names() -> list[str]:
 def outputs(name: str) -> list[Path]:
     """Return the files that an artefact consists of."""
     kind = next(kind for kind in SUFFIXES if name.startswith(kind))
-    return [paths.build() / f"{kind}s" / f"{name}{suffix}" for suffix in SUFFIXES[kind]]
+    return [places.build() / f"{kind}s" / f"{name}{suffix}" for suffix in SUFFIXES[kind]]
 
 
 @cache
@@ -45,7 +45,7 @@ def imports(path: Path) -> frozenset[Path]:
             wanted |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             wanted |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    files = (paths.ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in wanted)
+    files = (places.ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in wanted)
     return frozenset(file for file in files if file.is_file())
 
 
@@ -62,7 +62,7 @@ def sources(name: str) -> set[Path]:
 
 @cache
 def _sha256(path: Path, stamp: tuple[int, int]) -> str:
-    return paths.sha256(path)
+    return files.sha256(path)
 
 
 def sha256(path: Path) -> str:
@@ -81,8 +81,8 @@ def state(name: str, patterns: Iterable[str]) -> dict[str, Any]:
         "code": code.hexdigest(),
         "data": {
             pattern: {
-                path.relative_to(paths.data()).as_posix(): sha256(path)
-                for path in sorted(paths.data().glob(pattern))
+                path.relative_to(places.data()).as_posix(): sha256(path)
+                for path in sorted(places.data().glob(pattern))
             }
             for pattern in sorted(patterns)
         },
@@ -100,7 +100,7 @@ def is_up_to_date(name: str) -> bool:
 
 
 def _record(name: str) -> Path:
-    return paths.build() / "made" / f"{name}.json"
+    return places.build() / "made" / f"{name}.json"
 
 
 def make(name: str) -> None:
@@ -111,7 +111,7 @@ def make(name: str) -> None:
     script = importlib.import_module(f"paper.{name}")
     save = style.save if name.startswith("figure") else tables.save
     save(name, script.make)
-    with paths.atomic(_record(name)) as temporary:
+    with files.atomic(_record(name)) as temporary:
         temporary.write_text(json.dumps(state(name, stored.looked_for), indent=1))
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import capacity, paths, store
+from logit_distributions import capacity, store
 from logit_distributions.capacity import BLOCKS, SIMULATED_LAYERS, estimates
 from logit_distributions.errors import ReproError, not_installed
 from logit_distributions.read.capacity import MILD, Row, heading, row, rows, table, verdict
+from logit_distributions.store import places
 from paper import exit_code
 
 Array = NDArray[np.float64]
@@ -141,7 +142,7 @@ def stored() -> dict[str, list[xr.Dataset]]:
     ReproError
         If there is none of adversarial manifolds.
     """
-    folder = paths.data() / "capacity"
+    folder = places.data() / "capacity"
     found = {}
     for kind in ("adversarial", "random", "class"):
         place = folder if kind == "adversarial" else folder / kind

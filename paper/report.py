@@ -24,8 +24,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from logit_distributions import paths, recipes, store
+from logit_distributions import recipes, store
 from logit_distributions.errors import ReproError
+from logit_distributions.store import files, places
 from paper import stored, style, tables
 from paper.__main__ import is_up_to_date, make
 from paper.claims import verdicts as claims
@@ -109,8 +110,8 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         if not is_up_to_date(name):
             make(name)
     except ReproError as error:
-        return Artefact(name, problem=str(error).replace(f"{paths.ROOT}/", ""), **shown)
-    file = paths.build() / "figures" / f"{name}.png"
+        return Artefact(name, problem=str(error).replace(f"{places.ROOT}/", ""), **shown)
+    file = places.build() / "figures" / f"{name}.png"
     with Image.open(file) as picture:
         size = picture.size
     caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
@@ -333,15 +334,15 @@ def _lead() -> str:
 def _made() -> str:
     files = stored.files("logits/*.nc")
     return (
-        f"{len(files)} datasets of logits in {paths.data().name}/, each with its recipe, its seed, "
-        "the commit and the machine that made it."
+        f"{len(files)} datasets of logits in {places.data().name}/, each with its recipe, its "
+        "seed, the commit and the machine that made it."
     )
 
 
 def write() -> Path:
     """Write the page to the build folder and return its path."""
-    path = paths.build() / "report.html"
-    with paths.atomic(path) as temporary:
+    path = places.build() / "report.html"
+    with files.atomic(path) as temporary:
         temporary.write_text(page(), encoding="utf-8")
     return path
 

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import images, paths, recipes, statistics, store
+from logit_distributions import images, recipes, statistics, store
 from logit_distributions.errors import ReproError
+from logit_distributions.store import places
 
 SCALES = ("paper", "small")
 """In the order of preference where an artefact could be made from either."""
@@ -29,7 +30,7 @@ looked_for: set[str] = set()
 def files(pattern: str) -> list[Path]:
     """Return the stored files of a pattern, and note that they were asked for."""
     looked_for.add(pattern)
-    return sorted(paths.data().glob(pattern))
+    return sorted(places.data().glob(pattern))
 
 
 @cache
@@ -240,7 +241,7 @@ def sweep(runs: Runs) -> tuple[dict[str, Accuracy], str]:
 def pictures(artefact: str, dataset: str = "cifar10") -> NDArray[np.uint8]:
     """Return the stored test images, the first of their part, shape (n, 3, 32, 32)."""
     path = images.stored_sheet(dataset)
-    if not files(path.relative_to(paths.data()).as_posix()):
+    if not files(path.relative_to(places.data()).as_posix()):
         raise MissingDataset(f"{path} is missing; make it with 'logitdist fetch'")
     return images.read_sheet(path)
 

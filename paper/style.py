@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from logit_distributions import paths
 from logit_distributions.errors import ReproError
+from logit_distributions.store import files, places
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -114,16 +114,16 @@ def _settle(figure: Figure) -> None:
 
 def save(name: str, make: Callable[[], Figure]) -> None:
     """Make a figure and write it as PDF and PNG, and its caption as text, to the build folder."""
-    folder = paths.build() / "figures"
+    folder = places.build() / "figures"
     with mpl.rc_context(STYLE):
         figure = make()
         _settle(figure)
         for suffix in (".pdf", ".png"):
-            with paths.atomic(folder / f"{name}{suffix}") as temporary:
+            with files.atomic(folder / f"{name}{suffix}") as temporary:
                 # The date would make every PDF a different file.
                 metadata = {"CreationDate": None} if suffix == ".pdf" else None
                 figure.savefig(temporary, format=suffix[1:], metadata=metadata)
-    with paths.atomic(folder / f"{name}.txt") as temporary:
+    with files.atomic(folder / f"{name}.txt") as temporary:
         temporary.write_text(f"{figure.get_label()}\n", encoding="utf-8")
 
 
@@ -135,5 +135,5 @@ def main(name: str, make: Callable[[], Figure]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     for suffix in (".pdf", ".png"):
-        print(paths.build() / "figures" / f"{name}{suffix}")
+        print(places.build() / "figures" / f"{name}{suffix}")
     return 0

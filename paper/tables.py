@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logit_distributions import paths, statistics, store
+from logit_distributions import statistics, store
 from logit_distributions.errors import ReproError
+from logit_distributions.store import files, places
 from paper.stored import select
 
 
@@ -82,7 +83,7 @@ class Table:
         """Write the table as ``.txt``, ``.csv``, ``.md`` and ``.tex`` into `folder`."""
         forms = {"txt": self.text, "csv": self.csv, "md": self.markdown, "tex": self.latex}
         for suffix, form in forms.items():
-            with paths.atomic(folder / f"{self.name}.{suffix}") as temporary:
+            with files.atomic(folder / f"{self.name}.{suffix}") as temporary:
                 temporary.write_text(form(), encoding="utf-8")
 
 
@@ -99,7 +100,7 @@ def _escaped(text: str) -> str:
 def save(name: str, make: Callable[[], Table]) -> Table:
     """Make a table and write it, in every form, to the build folder."""
     table = make()
-    table.save(paths.build() / "tables")
+    table.save(places.build() / "tables")
     return table
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from logit_distributions import images, paths, recipes
+from logit_distributions import images, recipes
+from logit_distributions.store import places
 from tests import miniature, toy
 
-STORED = paths.data()
+STORED = places.data()
 
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    str(paths.ROOT / each) for each in (".", "repro", "kernels")
+    str(places.ROOT / each) for each in (".", "repro", "kernels")
 )
 
 

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from logit_distributions import attack, checkpoints, cli, paths, record, store, training
+from logit_distributions import attack, checkpoints, cli, record, store, training
+from logit_distributions.store import files, places
 from tests import toy
 
 COMMAND = ["run", "table2", "--seed", "0", "--threads", "1", "--save-every", "0"]
@@ -51,7 +52,7 @@ def child(stage: str, steps: int, delay: float) -> int:
 
         return call
 
-    atomic = paths.atomic
+    atomic = files.atomic
 
     @contextmanager
     def slow_atomic(path: Path):
@@ -68,7 +69,7 @@ def child(stage: str, steps: int, delay: float) -> int:
     elif stage == "attacking":
         attack._ascend = counted(attack._ascend)
     elif stage == "writing":
-        paths.atomic = slow_atomic
+        files.atomic = slow_atomic
     return cli.main([*COMMAND, "--images", os.environ["TOY_SHEETS"]])
 
 
@@ -77,7 +78,7 @@ def run(world: Path, stage: str = "none", steps: int = 0, delay: float = 0.0) ->
     folders = {f"REPRO_{name.upper()}": str(world / name) for name in ("data", "cache", "build")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.kill", "--child", stage, str(steps), str(delay)],
-        cwd=paths.ROOT, env=os.environ | folders, capture_output=True, text=True,
+        cwd=places.ROOT, env=os.environ | folders, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(done.stderr)

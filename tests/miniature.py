@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from logit_distributions import cli, images, paths, store, training
+from logit_distributions import cli, images, store, training
+from logit_distributions.store import places
 
 TRAIN, TEST = 600, 100
 TEACHERS, STUDENTS = ("st", "at"), ("normal", "hybrid")
@@ -26,7 +27,7 @@ COMMAND = (sys.executable, "-m", "tests.miniature")
 
 def parts() -> dict[str, images.Arrays]:
     """Return some of the stored images with their labels, as a training and a test part."""
-    stored = paths.ROOT / "data"
+    stored = places.ROOT / "data"
     pixels = images.read_sheet(stored / "images" / "cifar10-test-first-1000.png")
     logits = store.open_dataset(stored / "logits" / "cifar10-small-st-seed0.nc")
     labels = logits["label"].values[: len(pixels)].astype(np.int64)
@@ -77,7 +78,7 @@ def run_alone(world: Path) -> None:
 
 def snakemake(world: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Make the same through the workflow, with a profile of it."""
-    workflow = paths.ROOT / "repro" / "logit_distributions" / "workflow"
+    workflow = places.ROOT / "repro" / "logit_distributions" / "workflow"
     settings = {
         "plan": " ".join(STUDENTS), "scale": "miniature", "seeds": "0",
         "data": world / "data", "cache": world / "cache", "repro": " ".join(COMMAND),

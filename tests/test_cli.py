@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import cli, images, paths, pipeline, recipes, record, store, targets
+from logit_distributions import cli, images, pipeline, recipes, record, store, targets
 from logit_distributions.checkpoints import Checkpoint
-from logit_distributions.paths import epoch_file
+from logit_distributions.store import files, places
+from logit_distributions.store.places import epoch_file
 from tests import toy
 
 
@@ -24,7 +25,7 @@ def table2(tmp_path_factory, toy_sheets):
     command = [sys.executable, "-m", "tests.toy", "run", "table2", "--seed", "0"]
     done = subprocess.run(
         [*command, "--images", str(toy_sheets), "--threads", "2"],
-        env=environment, cwd=paths.ROOT, capture_output=True, text=True,
+        env=environment, cwd=places.ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
@@ -49,7 +50,7 @@ def test_run_makes_every_dataset_of_table_2(table2, world, capsys):
         assert dataset.sizes == {"sample": 100, "class": 10, "attack": 2}
         log = store.open_dataset(store.path_of("log", run), "log")
         assert log.sizes["epoch"] == 2
-    assert cli.main(["validate", str(paths.data())]) == 0
+    assert cli.main(["validate", str(places.data())]) == 0
     assert "12 datasets, 0 with faults" in capsys.readouterr().out
 
 
@@ -119,7 +120,7 @@ def test_without_validation_images_the_last_epoch_stands_for_the_run(
 def test_verification_engines_store_beside_the_main_results(world, toy_sheets, capsys):
     arguments = ["attack", "at", "--engine", "odi", "--limit", "20", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
-    path = paths.data() / "verification" / "cifar10-small-at-seed0-odi.nc"
+    path = places.data() / "verification" / "cifar10-small-at-seed0-odi.nc"
     found = store.open_dataset(path)
     assert found.sizes["sample"] == 20
     assert found["attack"].values.tolist() == ["odi"]
@@ -131,7 +132,7 @@ def test_other_settings_never_pass_for_the_stored_ones(world, toy_sheets, capsys
     before = main.read_bytes()
     images = ["--images", str(toy_sheets)]
     assert cli.main(["attack", "st", "--eps", "4/255", "--iterations", "5", *images]) == 0
-    path = paths.data() / "verification" / "cifar10-small-st-seed0-logit_distributions.nc"
+    path = places.data() / "verification" / "cifar10-small-st-seed0-logit_distributions.nc"
     assert str(path) in capsys.readouterr().out
     stored = json.loads(store.open_dataset(path).attrs["evaluation"])
     assert (stored["eps"], stored["iterations"]) == (4 / 255, 5)
@@ -161,11 +162,11 @@ def test_train_and_distill_report_the_epoch(world, toy_sheets, capsys):
 
 
 def test_checkpoints_of_one_seed_are_stored(world):
-    stored = sorted(p.name for p in (paths.data() / "checkpoints").iterdir())
+    stored = sorted(p.name for p in (places.data() / "checkpoints").iterdir())
     names = [f"cifar10-small-{name}-seed0.safetensors" for name in recipes.plan("table2", "small")]
     assert stored == sorted(names)
     st = recipes.recipe("st")
-    kept = Checkpoint.load(paths.data() / "checkpoints" / f"{st.run(0)}.safetensors")
+    kept = Checkpoint.load(places.data() / "checkpoints" / f"{st.run(0)}.safetensors")
     assert kept.weights_sha256 == Checkpoint.load(epoch_file(st, 0, 2)).weights_sha256
 
 
@@ -175,7 +176,7 @@ def test_fetch_verifies_a_folder(toy_world, toy_sheets, capsys):
     sheet = images.stored_sheet("cifar10")
     kept = toy.parts()["test"][0][: images.SHEET_IMAGES]
     np.testing.assert_array_equal(images.read_sheet(sheet), kept)
-    assert store.registry(sheet) == paths.sha256(sheet)
+    assert store.registry(sheet) == files.sha256(sheet)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from torch.nn import functional
 from logit_distributions import attack, graphs, recipes, training
 from logit_distributions.augment import Epoch, to_float
 from logit_distributions.images import ImageSet
-from logit_distributions.paths import rolling_file
 from logit_distributions.precision import strict_float32
+from logit_distributions.store.places import rolling_file
 from tests import toy
 
 pytestmark = pytest.mark.skipif(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logit_distributions import images, paths, recipes, store
+from logit_distributions import images, recipes, store
+from logit_distributions.store import places
 from paper import __main__ as driver
 from paper import stored, style
 from tests import naive, toy_results
@@ -47,7 +48,7 @@ def draw(name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_and_described(name, results, capsys):
     assert draw(name) == 0, capsys.readouterr().err
-    folder = paths.build() / "figures"
+    folder = places.build() / "figures"
     pixels = np.asarray(Image.open(folder / f"{name}.png").convert("L"))
     assert pixels.std() > 5
     assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -117,12 +118,12 @@ def test_only_what_changed_is_made_again(own_results, capsys):
 
     recipe = recipes.recipe("at")
     store.write(toy_results.epochs(recipe, 2), own_results / "epochs" / f"{recipe.run(2)}.nc")
-    (paths.build() / "tables" / "table1.csv").write_text("changed by hand")
+    (places.build() / "tables" / "table1.csv").write_text("changed by hand")
     assert driver.main(some) == 0
     printed = capsys.readouterr().out
     assert "figure2: up to date" in printed
     assert printed.count("up to date") == 1
-    assert "AT seed 2" not in (paths.build() / "figures" / "figureB1.txt").read_text()
+    assert "AT seed 2" not in (places.build() / "figures" / "figureB1.txt").read_text()
 
 
 def test_missing_data_fail_only_what_was_named(own_results, capsys):

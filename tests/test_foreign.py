@@ -19,7 +19,6 @@ from logit_distributions import (
     schedule,
     statistics,
     store,
-    transfer,
 )
 from logit_distributions.errors import ReproError
 from logit_distributions.network import laid_out
@@ -217,8 +216,6 @@ def test_a_plan_with_a_given_network_trains_all_but_it(adopted, capsys):
     assert all(need in jobs for job in jobs for need in job.needs)
     paper = recipes.recipe("normal", "paper+given-mine").distillation
     assert paper.epoch is None
-    packed = transfer.contents(schedule.jobs(["normal"], GIVEN, seeds=[0]))
-    assert list(packed) == ["cache/given/mine.safetensors"]
     assert cli.main(["plan", "hybrid", "--scale", GIVEN, "--seed", "0"]) == 0
     assert "Plan hybrid, scale small+given-mine: 2 runs." in capsys.readouterr().out
 

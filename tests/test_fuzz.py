@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import checkpoints, cli, images, paths, recipes, record, store, targets
+from logit_distributions import checkpoints, cli, images, recipes, record, store, targets
 from logit_distributions.errors import ReproError
 from logit_distributions.network import ResNet18
+from logit_distributions.store import places
 from tests import toy
 from tests.test_store import dataset
 
@@ -169,5 +170,5 @@ def test_wrong_shapes(files):
             victim = str(draws.choice(["logits", "adversarial_logits", "robust", "label"]))
             made[victim] = made[victim].rename({made[victim].dims[0]: "other"})
             with pytest.raises(ReproError, match=f"{victim}: expected dimensions"):
-                store.write(made, paths.data() / "logits" / "wrong.nc")
+                store.write(made, places.data() / "logits" / "wrong.nc")
     assert _fingerprint(files) == before

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from logit_distributions import paths, recipes, statistics, store
+from logit_distributions import recipes, statistics, store
+from logit_distributions.store import places
 from paper.appendix_c import networks
 
 
@@ -78,7 +79,7 @@ def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
     monkeypatch.setattr(gradient_step.images, "load", lambda *_: test)
     recipe = json.loads(recipes.recipe("st").to_json())
     state = {f"model.{k}": v for k, v in ResNet18(10, 8).state_dict().items()}
-    file = paths.data() / "checkpoints" / "cifar10-small-st-seed7.safetensors"
+    file = places.data() / "checkpoints" / "cifar10-small-st-seed7.safetensors"
     file.parent.mkdir()
     Checkpoint(state, recipe, "0", 7, 1).save(file)
     (path,) = gradient_step.record_all([], samples=20)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import images, paths
+from logit_distributions import images
 from logit_distributions.augment import PADDING, Epoch, crop_and_flip, to_float
 from logit_distributions.errors import ReproError
+from logit_distributions.store import places
 from tests import naive, toy
 
 
@@ -61,7 +62,7 @@ def test_cifar100_is_described_completely():
 
 def test_a_cached_copy_is_used_and_verified(toy_world, toy_sheets):
     spec = images.spec_of("cifar10")
-    cached = paths.cache() / "images" / "cifar10.npz"
+    cached = places.cache() / "images" / "cifar10.npz"
     cached.parent.mkdir(parents=True)
     parts = images.fetch(spec, toy_sheets)
     arrays = {}
@@ -81,7 +82,7 @@ def test_no_source_is_one_clear_error_and_leaves_no_cache(toy_world):
     with pytest.raises(ReproError, match="could not be had from any source") as error:
         images.load("cifar10", "train")
     assert "--images" in str(error.value)
-    assert not list(paths.cache().rglob("*.npz"))
+    assert not list(places.cache().rglob("*.npz"))
 
 
 def test_wrong_folder_names_what_was_looked_for(toy_world, tmp_path):

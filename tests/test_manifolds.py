@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from logit_distributions import capacity, images, manifolds, paths, recipes, store
+from logit_distributions import capacity, images, manifolds, recipes, store
 from logit_distributions.capacity import LAYERS, Settings
 from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
 from logit_distributions.network import ResNet18
+from logit_distributions.store import places
 from logit_distributions.training import Machine
 from tests import toy
 from tests.conftest import STORED
@@ -251,7 +252,7 @@ def test_settings_of_what_is_stored_are_the_default_ones():
 
 
 def test_stored_capacities_are_of_the_stored_weights():
-    for file in sorted((paths.data() / "checkpoints").glob("*.safetensors")):
+    for file in sorted((places.data() / "checkpoints").glob("*.safetensors")):
         measured = STORED / "capacity" / f"{file.stem}.nc"
         if measured.exists():
             stored = store.open_dataset(measured).attrs["checkpoint_sha256"]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from logit_distributions import paths
+from logit_distributions.store import places
 
 WITHOUT_TORCH = """
 import runpy, sys
@@ -18,7 +18,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
-    return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=places.ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table3"])
@@ -59,17 +59,17 @@ READERS = (
 @pytest.mark.parametrize("module", [f"logit_distributions.{name}" for name in READERS])
 def test_reader_modules_do_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT)
+    done = subprocess.run([sys.executable, "-c", code], cwd=places.ROOT)
     assert done.returncode == 0
 
 
 def test_the_paper_imports_without_torch():
-    paper = paths.ROOT / "paper"
-    files = [path.relative_to(paths.ROOT).with_suffix("") for path in paper.rglob("*.py")]
+    paper = places.ROOT / "paper"
+    files = [path.relative_to(places.ROOT).with_suffix("") for path in paper.rglob("*.py")]
     assert len(files) > 40
     imports = "\n".join(f"import {'.'.join(file.parts)}" for file in sorted(files))
     without = "import sys\nsys.modules['torch'] = None\n"
     done = subprocess.run(
-        [sys.executable, "-c", without + imports], cwd=paths.ROOT, capture_output=True, text=True
+        [sys.executable, "-c", without + imports], cwd=places.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr

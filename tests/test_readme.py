@@ -4,11 +4,11 @@ import re
 
 import torch
 
-from logit_distributions import paths
 from logit_distributions.network import ResNet18
+from logit_distributions.store import places
 from paper import table2
 
-README = (paths.ROOT / "README.md").read_text()
+README = (places.ROOT / "README.md").read_text()
 
 
 def _example(word: str) -> str:
@@ -37,14 +37,14 @@ def test_the_example_on_an_own_network(capsys):
 
 
 def test_the_example_on_a_stored_dataset(capsys, monkeypatch):
-    monkeypatch.chdir(paths.ROOT)
+    monkeypatch.chdir(places.ROOT)
     exec(_example("robust.sel"), {})
     robust, everything = map(float, capsys.readouterr().out.split())
     assert robust > everything > 0
 
 
 def test_the_example_on_stored_capacities(capsys, monkeypatch):
-    monkeypatch.chdir(paths.ROOT)
+    monkeypatch.chdir(places.ROOT)
     exec(_example("to_dataframe"), {})
     lines = capsys.readouterr().out.splitlines()
     assert "combined_capacity" in lines[0]

@@ -1,4 +1,4 @@
-"""What becomes of logits on their way to a dataset; attacks and targets are in test_transfer."""
+"""What becomes of logits on their way to a dataset."""
 
 import numpy as np
 from hypothesis import given, settings

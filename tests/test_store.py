@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import paths, store
+from logit_distributions import store
 from logit_distributions.errors import ReproError
+from logit_distributions.store import files, places
 
 
 def dataset(n: int = 12, seed: int = 0, **attributes: object) -> xr.Dataset:
@@ -38,7 +39,7 @@ def dataset(n: int = 12, seed: int = 0, **attributes: object) -> xr.Dataset:
 
 
 def test_sources_without_a_history_can_be_told_their_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.delenv("REPRO_COMMIT", raising=False)
     assert store.provenance()["commit"] == "unknown"
     monkeypatch.setenv("REPRO_COMMIT", "abc123")
@@ -204,7 +205,7 @@ def test_atomic_leaves_nothing_behind_on_error(tmp_path):
     path.write_text("old")
 
     def fail():
-        with paths.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             temporary.write_text("half")
             raise OSError("disk full")
 
@@ -217,7 +218,7 @@ def test_atomic_leaves_nothing_behind_on_error(tmp_path):
 def test_what_a_kill_leaves_behind_is_no_result(data):
     path = data / "logits" / "toy.nc"
     store.write(dataset(), path)
-    with paths.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         assert store.runs("logits").keys() == {"toy"}
         assert list(data.rglob("*.nc")) == [path]
         temporary.write_bytes(path.read_bytes())

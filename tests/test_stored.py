@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from logit_distributions import attack, images, paths, recipes, record, store
+from logit_distributions import attack, images, recipes, record, store
 from logit_distributions.augment import to_float
 from logit_distributions.checkpoints import Checkpoint
+from logit_distributions.store.files import sha256
 from tests.conftest import STORED
 
 NAMES = recipes.plan("table2", "small")
@@ -100,10 +101,10 @@ def test_verdicts_agree_with_the_official_implementation(capsys):
 
 
 def test_every_stored_file_is_valid_and_registered():
-    files = [p for p in STORED.rglob("*") if p.suffix in (".nc", ".safetensors", ".png")]
-    assert len(files) > 20
-    for file in files:
-        assert store.registry(file) == paths.sha256(file), file
+    stored = [p for p in STORED.rglob("*") if p.suffix in (".nc", ".safetensors", ".png")]
+    assert len(stored) > 20
+    for file in stored:
+        assert store.registry(file) == sha256(file), file
         if file.suffix == ".nc":
             assert store.validate(file) == []
 

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import paths, recipes, statistics, store
+from logit_distributions import recipes, statistics, store
 from logit_distributions.errors import ReproError
+from logit_distributions.store import places
 from paper import table1, table2, table3, tables
 
 
 def test_printed_numbers_are_those_of_the_datasets():
     made = table2.make()
     for name, row in zip(tables.reported("table2"), made.rows, strict=False):
-        files = sorted((paths.data() / "logits").glob(f"cifar10-small-{name}-seed*.nc"))
+        files = sorted((places.data() / "logits").glob(f"cifar10-small-{name}-seed*.nc"))
         natural, adversarial = [], []
         for file in files:
             with xr.open_dataset(file) as dataset:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import paths, pipeline, recipes, training
+from logit_distributions import pipeline, recipes, training
 from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
-from logit_distributions.paths import epoch_file, rolling_file
 from logit_distributions.recipes import Distillation, Recipe
+from logit_distributions.store import places
+from logit_distributions.store.places import epoch_file, rolling_file
 from tests import naive
 
 CPU = training.Machine("cpu", "float32")
@@ -211,7 +212,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(toy_world, monkeypatch):
     st = recipes.recipe("st")
 
     def train(*arguments, **settings):
-        handle = os.open(paths.run_folder(st, 0), os.O_RDONLY)
+        handle = os.open(places.run_folder(st, 0), os.O_RDONLY)
         with pytest.raises(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(handle)

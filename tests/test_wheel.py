@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from logit_distributions import paths
+from logit_distributions.store import places
 
 STAND_INS = ("kernels", "repro")
 """Distributions of other people, with packages and commands of these names."""
@@ -47,7 +47,7 @@ def _wheel(source: Path, folder: Path) -> Path:
 def _copy(folder: Path) -> Path:
     """Copy what a wheel is built from: a build leaves files beside its sources."""
     names = ("pyproject.toml", "README.md", "LICENSE", "repro", "kernels")
-    sources = [paths.ROOT / name for name in names]
+    sources = [places.ROOT / name for name in names]
     folder.mkdir()
     _run("cp", "-r", *sources, folder)
     return folder
@@ -64,12 +64,12 @@ def test_the_wheel_holds_two_packages(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name.split("/")[0]}
     assert tops == {"logit_distributions", "manifold_capacity"}
     assert "logit_distributions/workflow/Snakefile" in names
-    sources = {p.relative_to(paths.ROOT / "repro").as_posix() for p in _sources("repro")}
+    sources = {p.relative_to(places.ROOT / "repro").as_posix() for p in _sources("repro")}
     assert sources <= set(names)
 
 
 def _sources(root: str) -> list[Path]:
-    return list((paths.ROOT / root).rglob("*.py"))
+    return list((places.ROOT / root).rglob("*.py"))
 
 
 def test_the_wheel_leaves_others_packages_of_the_old_names_alone(wheel, tmp_path):

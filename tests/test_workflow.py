@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from logit_distributions import estimate, paths, schedule
+from logit_distributions import estimate, schedule
+from logit_distributions.store import places
 from tests import miniature
 
-WORKFLOW = paths.ROOT / "repro" / "logit_distributions" / "workflow"
+WORKFLOW = places.ROOT / "repro" / "logit_distributions" / "workflow"
 pytest.importorskip("snakemake", reason="Snakemake is not installed: pip install '.[cluster]'")
 
 
@@ -47,7 +48,7 @@ def test_a_dry_run_lists_everything_in_the_paper_once(tmp_path):
 
 
 def test_what_is_stored_is_not_made_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("REPRO_DATA", str(paths.ROOT / "data"))
+    monkeypatch.setenv("REPRO_DATA", str(places.ROOT / "data"))
     assert dry_run(tmp_path, "local", "--config", "plan=table2", "seeds=0 1") == []
 
 
@@ -90,7 +91,7 @@ def test_each_command_gets_a_gpu_to_itself(tmp_path, monkeypatch):
     def start(script: str) -> subprocess.Popen:
         return subprocess.Popen(
             [*command, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            cwd=paths.ROOT,
+            cwd=places.ROOT,
         )  # fmt: skip
 
     one, two = start(wait), start(wait)

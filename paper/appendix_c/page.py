@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from logit_distributions import paths
+from logit_distributions.store import files
 from paper.appendix_c import landscape, networks, resolvent, surrogate
 from paper.appendix_c.errata import Erratum, ensemble, errata, off_diagonal_share
 from paper.appendix_c.networks import markdown_table
@@ -183,6 +183,6 @@ def _claims() -> Iterator[str]:
 
 def write() -> Path:
     """Write the page and return its path."""
-    with paths.atomic(PAGE) as temporary:
+    with files.atomic(PAGE) as temporary:
         temporary.write_text("\n".join(page()) + "\n", encoding="utf-8")
     return PAGE

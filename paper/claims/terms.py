@@ -22,8 +22,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from logit_distributions import capacity, images, paths, recipes, statistics, store
+from logit_distributions import capacity, images, recipes, statistics, store
 from logit_distributions.errors import ReproError
+from logit_distributions.store import places
 from logit_distributions.targets import ranking
 
 RESAMPLES = 500
@@ -528,7 +529,7 @@ class Measures:
     ) -> list[tuple[int, xr.Dataset]]:
         run = f"{self.dataset}-{self.scale}-{name}"
         folder, end = (kind, "") if engine is None else ("verification", f"-{engine}")
-        found = _stored(paths.data() / folder, kind, run, end)
+        found = _stored(places.data() / folder, kind, run, end)
         if not found:
             path = store.path_of(folder, f"{run}-seed0{end}")
             raise _missing(path, self._command(kind, name, engine))
@@ -628,7 +629,7 @@ def _missing(path: Path, command: str) -> MissingError:
 
 def _brief(path: Path) -> Path:
     """Return the path as seen from the checkout, where it is inside."""
-    return path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
+    return path.relative_to(places.ROOT) if path.is_relative_to(places.ROOT) else path
 
 
 @cache
@@ -676,9 +677,9 @@ def evaluate(formula: str, dataset: str, scale: str) -> Estimate:
     MissingError
         If data are missing, with the file and the command that makes it.
     """
-    result, sizes = _evaluate(formula, _measures(paths.data(), dataset, scale, None))
+    result, sizes = _evaluate(formula, _measures(places.data(), dataset, scale, None))
     if len(sizes) > 1:
-        result, _ = _evaluate(formula, _measures(paths.data(), dataset, scale, min(sizes)))
+        result, _ = _evaluate(formula, _measures(places.data(), dataset, scale, min(sizes)))
     return result
 
 

@@ -25,13 +25,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from logit_distributions import graphs, paths, recipes, training, work
+from logit_distributions import graphs, recipes, training, work
 from logit_distributions.attack import Evaluation, evaluate
 from logit_distributions.augment import Epoch, to_float
 from logit_distributions.images import ImageSet
 from logit_distributions.network import ResNet18
 from logit_distributions.precision import strict_float32
 from logit_distributions.recipes import Recipe
+from logit_distributions.store import files
 from logit_distributions.training import Machine
 
 EPOCH_IMAGES, EVALUATED_IMAGES = 45_000, 10_000
@@ -415,5 +416,5 @@ def to_json(rows: list[Row], machine: Machine, width: int) -> dict[str, Any]:
 
 def write_json(path: Path, found: dict[str, Any]) -> None:
     """Write the measurements, whole or not at all."""
-    with paths.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n")

@@ -12,10 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from logit_distributions import paths
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.network import build, laid_out
 from logit_distributions.recipes import parse
+from logit_distributions.store import files
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Checkpoint:
         plain = json.dumps({k: v for k, v in vars(self).items() if k != "tensors"})
         contiguous = {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}
         metadata = {"checkpoint": plain, "sha256": _seal(contiguous, plain)}
-        with paths.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             save_file(contiguous, temporary, metadata=metadata)
 
     @classmethod

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logit_distributions import paths, recipes, schedule, store
+from logit_distributions import recipes, schedule, store
 from logit_distributions.budget import Budget, OutOfTime
 from logit_distributions.errors import ReproError, not_installed
+from logit_distributions.store import places
 from logit_distributions.theory_command import add_theory_command
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="DIR",
-        help=f"folder of stored results (default {paths.data()}, or REPRO_DATA)",
+        help=f"folder of stored results (default {places.data()}, or REPRO_DATA)",
     )
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     parser = argparse.ArgumentParser(
@@ -144,17 +145,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="stop after 90s, 9m or 2h, where the same command goes on (exit code 75)",
     )
     _add_running(run, seeds=True)
-
-    export = add("export", "Pack what is finished, and what the rest needs to go on.", _export)
-    export.add_argument("folder", type=_path, metavar="FOLDER", help="empty or new")
-    export.add_argument("recipes", nargs="*", metavar="RECIPE", help="as for run (default paper)")
-    _add_choice(export, seeds=True)
-    export.add_argument(
-        "--with-images", action="store_true", help="and the cached images, for an offline machine"
-    )
-
-    merge = add("import", "Check what was exported elsewhere, and merge it.", _import)
-    merge.add_argument("folders", nargs="+", type=_path, metavar="FOLDER", help="of an export")
 
     make = add("make", "Do one job of a plan, as a cluster's workflow does.", _make)
     make.add_argument("kind", choices=tuple(schedule.STORED_AS))
@@ -464,26 +454,6 @@ def _print_made(job: schedule.Job, path: Path) -> None:
         print(f"{path.stem}: {MADE[job.kind]}  [{path}]", flush=True)
 
 
-def _export(parsed: argparse.Namespace) -> int:
-    from logit_distributions import transfer
-
-    parsed.recipes = parsed.recipes or [schedule.PAPER]
-    files = transfer.contents(_jobs(parsed), parsed.with_images)
-    written = transfer.pack(files, parsed.folder)
-    size = sum(path.stat().st_size for path in written) / 2**20
-    print(f"{parsed.folder}: {len(files)} files in {len(written) - 1} pieces, {size:.1f} MiB")
-    return 0
-
-
-def _import(parsed: argparse.Namespace) -> int:
-    from logit_distributions import transfer
-
-    for folder in parsed.folders:
-        for name, state in transfer.unpack(folder).items():
-            print(f"{name}: {state}")
-    return 0
-
-
 def _print_accuracy(path: Path) -> None:
     from logit_distributions import statistics
 
@@ -500,9 +470,9 @@ def _print_accuracy(path: Path) -> None:
 def _validate(parsed: argparse.Namespace) -> int:
     files: list[Path] = []
     for path in parsed.paths:
-        files += store.files(path) if path.is_dir() else [path]
+        files += store.stored_files(path) if path.is_dir() else [path]
     if not files:
-        raise ReproError(f"{parsed.paths[0]}: expected datasets (*.nc, *.npz), found none")
+        raise ReproError(f"{parsed.paths[0]}: expected datasets (*.nc), got none")
     bad = 0
     for file in files:
         found = store.validate(file)
@@ -514,13 +484,13 @@ def _validate(parsed: argparse.Namespace) -> int:
 
 
 def _list(parsed: argparse.Namespace) -> int:
-    files = store.files(paths.data())
+    files = store.stored_files(places.data())
     if not files:
-        raise ReproError(f"{paths.data()}: no datasets; make some with 'logitdist run table2'")
+        raise ReproError(f"{places.data()}: no datasets; make some with 'logitdist run table2'")
     for file in files:
         dataset = store.open_dataset(file)
         sizes = ", ".join(f"{dim} {count:,}" for dim, count in dataset.sizes.items())
-        name = file.relative_to(paths.data()).as_posix()
+        name = file.relative_to(places.data()).as_posix()
         print(f"{name:58s} {dataset.attrs['created_at'][:10]}  {sizes}")
     return 0
 
@@ -568,7 +538,7 @@ def _foreign_logits(parsed: argparse.Namespace, settings: Evaluation, machine: M
         data = images.load(parsed.dataset, "test", parsed.images)
     data = data.take(data.index[: parsed.limit])
     dataset = foreign.logits(parsed.checkpoint, model, data, settings, machine)
-    path = parsed.output or Path(f"{parsed.checkpoint.stem}-logits{store.suffix()}")
+    path = parsed.output or Path(f"{parsed.checkpoint.stem}-logits.nc")
     store.write(dataset, path)
     networks = {parsed.checkpoint.stem: dataset, **profile.teachers(parsed.dataset)}
     print("\n".join([*profile.lines(networks), str(path)]))
@@ -589,7 +559,7 @@ def _foreign_manifolds(parsed: argparse.Namespace, settings: Settings) -> int:
     given = foreign.given_images(parsed.images) if parsed.images else None
     data = given or manifolds.stored_images("cifar10")
     dataset = foreign.capacities(parsed.checkpoint, model, data, settings, parsed.layers)
-    path = parsed.output or Path(f"{parsed.checkpoint.stem}-capacity{store.suffix()}")
+    path = parsed.output or Path(f"{parsed.checkpoint.stem}-capacity.nc")
     store.write(dataset, path)
     print("\n".join(network_lines(dataset)))
     print(path)

@@ -17,12 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from logit_distributions import images, paths, schedule, work
+from logit_distributions import images, schedule, work
 from logit_distributions.errors import ReproError, brief, not_installed
 from logit_distributions.recipes import GIVEN, Recipe, evaluated_images, recipe, teachers
 from logit_distributions.schedule import STORED_AS, Job
+from logit_distributions.store import places
 
-REPORTED = paths.ROOT / "paper" / "reported.toml"
+REPORTED = places.ROOT / "paper" / "reported.toml"
 
 METHODS = {"standard": "st", "adversarial": "at", "distillation": "normal"}
 """Ways to train, as in Table 3, and the recipe that stands for each."""

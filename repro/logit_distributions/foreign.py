@@ -17,7 +17,7 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor, nn
 
-from logit_distributions import images, manifolds, paths, record, store
+from logit_distributions import images, manifolds, record, store
 from logit_distributions.attack import Evaluation
 from logit_distributions.capacity import Settings
 from logit_distributions.checkpoints import Checkpoint
@@ -25,6 +25,7 @@ from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
 from logit_distributions.network import laid_out
 from logit_distributions.recipes import Recipe, given, recipe
+from logit_distributions.store import files, places
 from logit_distributions.training import Machine
 
 
@@ -148,7 +149,7 @@ def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> P
         epoch=0,
         settings={"model": factory, "file": weights.name},
     )
-    path = paths.given_file(name)
+    path = places.given_file(name)
     if path.exists() and Given.load(path).weights_sha256 != found.weights_sha256:
         raise ReproError(f"{path}: holds other weights; choose another name, or delete the file")
     found.save(path)
@@ -165,7 +166,7 @@ def adopted(wanted: Recipe, seed: int) -> Given:
     """
     name = given(wanted.scale)
     assert name is not None
-    path = paths.given_file(name)
+    path = places.given_file(name)
     if not path.exists():
         raise ReproError(
             f"{path}: no network of this name was given; do so with 'logitdist adopt {name} "
@@ -196,7 +197,7 @@ def _check_outputs(model: nn.Module, factory: str, classes: int) -> None:
 
 
 def _attributes(weights: Path, kind: str, data: ImageSet, seed: int) -> dict[str, Any]:
-    digest = paths.sha256(weights)
+    digest = files.sha256(weights)
     return {
         "kind": kind, "run": weights.stem, "method": "given", "dataset": "given",
         "data_sha256": data.sha256, "recipe": json.dumps({"name": weights.stem}),

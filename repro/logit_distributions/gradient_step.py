@@ -14,13 +14,14 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from logit_distributions import images, paths, store
+from logit_distributions import images, store
 from logit_distributions.augment import to_float
 from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
 from logit_distributions.network import frozen
 from logit_distributions.record import attributes
 from logit_distributions.statistics import margins
+from logit_distributions.store import places
 
 EPS = (0.001, 0.01, 0.1)
 """L2 lengths of the step over that of the image; figure C.3 has 0.1 and images of length 1."""
@@ -140,7 +141,7 @@ def record_all(runs: list[str], samples: int = SAMPLES) -> list[Path]:
     ReproError
         If there is nothing to record.
     """
-    folder = paths.data() / "checkpoints"
+    folder = places.data() / "checkpoints"
     files = [folder / f"{run}.safetensors" for run in runs] or sorted(folder.glob("*.safetensors"))
     if not files:
         raise ReproError(

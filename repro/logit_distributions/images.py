@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from logit_distributions import paths
 from logit_distributions.errors import ReproError, brief
+from logit_distributions.store import files, places
 
 SPLIT_SEED = 2021
 
@@ -196,7 +196,7 @@ def load(dataset: str, part: str, folder: Path | None = None, limit: int | None 
         raise ReproError(f"unknown part {part!r}: expected train, validation or test")
     source = "test" if part == "test" else "train"
     content = tuple(spec.sha256.items())
-    images, labels = _fetched(dataset, content, folder, paths.cache())[source]
+    images, labels = _fetched(dataset, content, folder, places.cache())[source]
     whole = ImageSet(images, labels, np.arange(len(labels)), spec.classes, spec.sha256[source])
     if part == "test":
         return whole if limit is None else whole.take(whole.index[:limit])
@@ -266,7 +266,7 @@ def fetch(spec: Spec, folder: Path | None = None) -> dict[str, Arrays]:
 
 def cached_file(dataset: str) -> Path:
     """Path of the images of a data set in the cache."""
-    return paths.cache() / "images" / f"{dataset}.npz"
+    return places.cache() / "images" / f"{dataset}.npz"
 
 
 def write_cache(dataset: str, parts: Mapping[str, Arrays]) -> None:
@@ -274,7 +274,7 @@ def write_cache(dataset: str, parts: Mapping[str, Arrays]) -> None:
     arrays: dict[str, Any] = {}
     for part, (images, labels) in parts.items():
         arrays |= {f"{part}_images": images, f"{part}_labels": labels}
-    with paths.atomic(cached_file(dataset)) as temporary, temporary.open("wb") as file:
+    with files.atomic(cached_file(dataset)) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
@@ -446,7 +446,7 @@ def read_sheet(path: Path) -> NDArray[np.uint8]:
 def write_sheet(images: NDArray[np.uint8], path: Path) -> None:
     """Write images as a PNG sheet that `read_sheet` reads."""
     rows = images.transpose(0, 2, 3, 1).reshape(len(images), 1024, 3)
-    with paths.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         Image.fromarray(rows).save(temporary, format="png", optimize=True)
 
 
@@ -455,7 +455,7 @@ SHEET_IMAGES = 1000
 
 def stored_sheet(dataset: str) -> Path:
     """Path of the sheet of the first `SHEET_IMAGES` test images, stored with the datasets."""
-    return paths.data() / "images" / f"{dataset}-test-first-{SHEET_IMAGES}.png"
+    return places.data() / "images" / f"{dataset}-test-first-{SHEET_IMAGES}.png"
 
 
 def _download(spec: Spec, scratch: Path) -> Path:

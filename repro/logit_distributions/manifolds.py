@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from logit_distributions import capacity, images, paths, record, store
+from logit_distributions import capacity, images, record, store
 from logit_distributions.attack import pgd
 from logit_distributions.augment import to_float
 from logit_distributions.capacity import LAYERS, Settings
@@ -36,6 +36,7 @@ from logit_distributions.network import ResNet18
 from logit_distributions.precision import strict_float32
 from logit_distributions.randomness import generator
 from logit_distributions.recipes import PGD
+from logit_distributions.store import places
 from logit_distributions.training import Machine
 
 
@@ -48,7 +49,7 @@ def stored_images(dataset: str) -> ImageSet:
     if not sheet.is_file():
         raise ReproError(f"{sheet} is missing; make it with 'logitdist fetch --dataset {dataset}'")
     pixels = images.read_sheet(sheet)
-    for path in sorted((paths.data() / "logits").glob(f"{dataset}-*{store.suffix()}")):
+    for path in sorted((places.data() / "logits").glob(f"{dataset}-*.nc")):
         stored = store.open_dataset(path, "logits")
         if np.array_equal(stored["index"].values[: len(pixels)], np.arange(len(pixels))):
             labels = stored["label"].values[: len(pixels)].astype(np.int64)
@@ -57,7 +58,7 @@ def stored_images(dataset: str) -> ImageSet:
                 tuple(map(str, stored["class"].values)), stored.attrs["data_sha256"],
             )  # fmt: skip
     raise ReproError(
-        f"{paths.data() / 'logits'}: expected logits of the first test images of {dataset}, for "
+        f"{places.data() / 'logits'}: expected logits of the first test images of {dataset}, for "
         "their labels, found none; make them with 'logitdist run st'"
     )
 
@@ -274,8 +275,8 @@ def analyse(
     machine = (machine or Machine()).resolve()
     layers = tuple(layers or default_layers(model))
     model = model.eval().to(machine.device)
-    folder = paths.cache() / "manifolds" / f"{name}-{_key(model, data, settings, layers)}"
-    done = {layer: folder / f"{layer}{store.suffix()}" for layer in layers}
+    folder = places.cache() / "manifolds" / f"{name}-{_key(model, data, settings, layers)}"
+    done = {layer: folder / f"{layer}.nc" for layer in layers}
     todo = [layer for layer in layers if not done[layer].exists()]
     if todo:
         began = time.monotonic()

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from logit_distributions import foreign, manifolds, paths, record, store
+from logit_distributions import foreign, manifolds, record, store
 from logit_distributions import images as image_files
 from logit_distributions.attack import Evaluation
 from logit_distributions.budget import Budget
 from logit_distributions.capacity import Settings
 from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
-from logit_distributions.paths import epoch_file
 from logit_distributions.randomness import key
 from logit_distributions.recipes import FIGURE5, Recipe, base, evaluated_images, recipe
 from logit_distributions.recipes import plan as recipe_plan
 from logit_distributions.schedule import Job, known_epoch
+from logit_distributions.store import files, places
+from logit_distributions.store.places import epoch_file
 from logit_distributions.targets import MANIPULATIONS
 from logit_distributions.training import Machine, best_epoch, recorded_epochs, train
 
@@ -60,7 +61,7 @@ def do(job: Job, options: Options) -> Path:
 
 def stored_checkpoint(run: str) -> Path:
     """Path of a checkpoint that is stored with the datasets."""
-    return paths.data() / "checkpoints" / f"{run}.safetensors"
+    return places.data() / "checkpoints" / f"{run}.safetensors"
 
 
 def trained(
@@ -129,7 +130,7 @@ def _train(
     until: int | None = None,
 ) -> Checkpoint:
     """Train a run, or wait for the process that does."""
-    with paths.locked(paths.run_folder(wanted, seed)):
+    with files.locked(places.run_folder(wanted, seed)):
         return train(
             wanted,
             seed,
@@ -216,8 +217,8 @@ def recorded(
     if settings == Evaluation(eps=wanted.eps) and limit is None:
         limit = evaluated_images(wanted)
     else:
-        name = f"{wanted.run(seed)}-{settings.engine}{store.suffix()}"
-        path = paths.data() / "verification" / name
+        name = f"{wanted.run(seed)}-{settings.engine}.nc"
+        path = places.data() / "verification" / name
     if _is_done(path, wanted):
         _check_evaluation(path, wanted, settings, limit)
         return path

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from logit_distributions import paths, store
+from logit_distributions import store
 from logit_distributions.attack import Evaluation, evaluate
 from logit_distributions.augment import Epoch, crop_and_flip, to_float
 from logit_distributions.budget import Budget
@@ -26,6 +26,7 @@ from logit_distributions.images import ImageSet
 from logit_distributions.precision import strict_float32
 from logit_distributions.randomness import key
 from logit_distributions.recipes import Recipe, parse
+from logit_distributions.store import files, places
 from logit_distributions.training import Machine
 
 CHUNK = {"cpu": 500, "cuda": 2000}
@@ -205,7 +206,7 @@ class _Partial:
         self, name: str, weights_sha256: str, data: ImageSet, settings: Evaluation
     ) -> None:
         self.key = f"{weights_sha256} {data.sha256} {len(data)} {settings}"
-        self.path = paths.cache() / "attacks" / f"{name}-{settings.engine}.npz"
+        self.path = places.cache() / "attacks" / f"{name}-{settings.engine}.npz"
         classes, attacks = len(data.classes), len(settings.attacks)
         self.logits = np.empty((0, classes), np.float32)
         self.adversarial_logits = np.empty((0, classes), np.float32)
@@ -231,7 +232,7 @@ class _Partial:
         self.adversarial_logits = np.concatenate([self.adversarial_logits, adversarial_logits])
         self.robust = np.concatenate([self.robust, robust], axis=1)
         self.seconds += seconds
-        with paths.atomic(self.path) as temporary, temporary.open("wb") as file:
+        with files.atomic(self.path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 key=np.array(self.key),
@@ -323,7 +324,7 @@ def targets(
                 bar.update(len(index))
             total = sums.cpu().numpy()
             seconds += time.monotonic() - began
-            with paths.atomic(partial) as temporary, temporary.open("wb") as file:
+            with files.atomic(partial) as temporary, temporary.open("wb") as file:
                 np.savez(
                     file,
                     key=np.array(checkpoint.weights_sha256),
@@ -351,8 +352,8 @@ def targets(
 
 def targets_file(checkpoint: Checkpoint, passes: int) -> Path:
     """Path, in the cache, of the averaged logits of a teacher."""
-    name = f"{checkpoint.run}-epoch{checkpoint.epoch}-passes{passes}{store.suffix()}"
-    return paths.cache() / "targets" / name
+    name = f"{checkpoint.run}-epoch{checkpoint.epoch}-passes{passes}.nc"
+    return places.cache() / "targets" / name
 
 
 def _same_weights(saved: xr.Dataset, checkpoint: Checkpoint, path: Path) -> None:

@@ -26,10 +26,10 @@ from logit_distributions.errors import ReproError
 from logit_distributions.graphs import Graphed
 from logit_distributions.images import ImageSet
 from logit_distributions.network import build, laid_out
-from logit_distributions.paths import epoch_file, rolling_file
 from logit_distributions.precision import strict_float32, tuned_convolutions
 from logit_distributions.randomness import generator, key
 from logit_distributions.recipes import PGD, RECORDED_EVERY, Recipe, base
+from logit_distributions.store.places import epoch_file, rolling_file
 
 VALIDATION_ATTACKED = 1000
 """Validation images attacked after every kept epoch of adversarial training, and at the end."""

@@ -12,10 +12,10 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from logit_distributions.audit import ellipsoids
 
 import manifold_capacity as mc
-from logit_distributions import paths
-from logit_distributions.audit import ellipsoids
+from logit_distributions.store import files, places
 from manifold_capacity import anchors
 from manifold_capacity._parallel import for_each
 
@@ -126,8 +126,8 @@ def draw_growth():
 
 def save(figure, name):
     """Write the figure to the build folder."""
-    path = paths.build() / "bench" / f"{name}.png"
-    with paths.atomic(path) as temporary:
+    path = places.build() / "bench" / f"{name}.png"
+    with files.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     print(path)
 

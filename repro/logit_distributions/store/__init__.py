@@ -1,0 +1,35 @@
+"""The stored results: where they lie, what they hold, how they are written and found."""
+
+from logit_distributions.store.datasets import (
+    open_dataset,
+    read_file,
+    recipe_of,
+    runs,
+    stored_files,
+    validate,
+    write,
+    write_file,
+)
+from logit_distributions.store.files import REGISTRY, registering, registry
+from logit_distributions.store.places import path_of
+from logit_distributions.store.schema import KINDS, SCHEMA, content_sha256, faults, provenance
+
+__all__ = [
+    "KINDS",
+    "REGISTRY",
+    "SCHEMA",
+    "content_sha256",
+    "faults",
+    "open_dataset",
+    "path_of",
+    "provenance",
+    "read_file",
+    "recipe_of",
+    "registering",
+    "registry",
+    "runs",
+    "stored_files",
+    "validate",
+    "write",
+    "write_file",
+]

@@ -1,0 +1,119 @@
+"""How a file comes into being whole or not at all; the registry of their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from logit_distributions.errors import ReproError
+from logit_distributions.store import places
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+REGISTRY = "SHA256SUMS"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it there only if the block succeeds.
+
+    The bytes are on disk before the rename, so a reader, or the next start after a
+    crash, sees the old file or the new one and never a part. What a killed process leaves
+    behind ends in ``.part``, so that no pattern takes it for a result.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on `folder` against other processes, where the system has such locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _registry_file(path: Path) -> Path | None:
+    for folder in path.resolve().parents:
+        if (folder / REGISTRY).is_file():
+            return folder / REGISTRY
+    return None
+
+
+def _registered(file: Path) -> dict[str, str]:
+    entries = {}
+    for line in file.read_text(errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
+            raise ReproError(
+                f"{file}: expected lines of a SHA-256, two spaces and a name, got {line[:80]!r}; "
+                "likely damaged: restore it from the repository"
+            )
+        entries[name] = digest
+    return entries
+
+
+def registry(path: Path) -> str | None:
+    """Return the SHA-256 that the nearest registry above `path` lists for it, if any does."""
+    file = _registry_file(path)
+    if file is None:
+        return None
+    return _registered(file).get(path.resolve().relative_to(file.parent).as_posix())
+
+
+@contextmanager
+def registering(path: Path) -> Iterator[None]:
+    """Enter a stored file in the registry of the data folder once the block has written it.
+
+    The old entry is taken out first, so that a kill at any moment leaves either no entry
+    or the right one. The format is that of ``sha256sum``: in the data folder,
+    ``sha256sum -c SHA256SUMS`` checks every file.
+    """
+    _set_entry(path, None)
+    yield
+    _set_entry(path, sha256(path))
+
+
+def _set_entry(path: Path, digest: str | None) -> None:
+    file = places.data().resolve() / REGISTRY
+    name = path.resolve().relative_to(file.parent).as_posix()
+    with locked(file.parent):
+        entries = _registered(file) if file.exists() else {}
+        if entries.get(name) == digest:
+            return
+        entries.pop(name, None)
+        if digest is not None:
+            entries[name] = digest
+        with atomic(file) as temporary:
+            temporary.write_text("".join(f"{entries[n]}  {n}\n" for n in sorted(entries)))
