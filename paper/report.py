@@ -30,6 +30,7 @@ from logit_distributions.store import files, places
 from paper import stored, style, tables
 from paper.__main__ import is_up_to_date, make
 from paper.claims import verdicts as claims
+from paper.claims.__main__ import verdicts
 from paper.claims.terms import QUANTITIES
 
 WEB = Path(__file__).with_name("web")
@@ -277,7 +278,7 @@ def _sheet(pictures: NDArray[np.uint8]) -> str:
 def page() -> str:
     """Return the whole page."""
     explored = explorer()
-    found = claims.verdicts()
+    found = verdicts()
     named: dict[str, list[claims.Verdict]] = {}
     for each in found:
         artefact_of = each.claim.artefact

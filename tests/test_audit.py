@@ -14,6 +14,7 @@ from logit_distributions.read.capacity import row, verdict
 from paper import audit
 from paper.claims import terms
 from paper.claims import verdicts as claims
+from paper.claims.__main__ import verdicts
 from tests import naive, toy_results
 from tests.conftest import STORED
 
@@ -147,7 +148,7 @@ def test_measures_of_manifolds(results):
 def test_every_claim_about_manifolds_is_judged():
     wanted = [claim.id for claim in claims.register() if claim.id.startswith("manifold-")]
     assert len(wanted) == 15
-    for found in claims.verdicts(wanted):
+    for found in verdicts(wanted):
         assert found.value is not None or "not a number" in found.reason
         assert found.scale == "small"
 

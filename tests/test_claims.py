@@ -13,6 +13,7 @@ from logit_distributions.errors import ReproError
 from paper.claims import terms
 from paper.claims import verdicts as claims
 from paper.claims.__main__ import main
+from paper.claims.__main__ import verdicts as judged_all
 from paper.claims.terms import Estimate
 from tests.conftest import STORED
 
@@ -21,7 +22,7 @@ TEACHERS = ("st", "at")
 
 @pytest.fixture(scope="module")
 def verdicts():
-    return {found.claim.id: found for found in claims.verdicts()}
+    return {found.claim.id: found for found in judged_all()}
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def judged(*ids):
-    return {found.claim.id: found for found in claims.verdicts(ids)}
+    return {found.claim.id: found for found in judged_all(ids)}
 
 
 def test_the_register_is_complete_and_readable():

@@ -6,10 +6,118 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
+from logit_distributions.errors import ReproError
 from paper import exit_code
-from paper.claims.verdicts import lines, plain, verdicts
+from paper.appendix_c import networks
+from paper.appendix_c.verdicts import verdicts as theory_verdicts
+from paper.claims.verdicts import (
+    VERDICTS,
+    Verdict,
+    VerdictName,
+    basis,
+    judge,
+    measured,
+    number,
+    register,
+)
+
+
+def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
+    """Return what becomes of every claim, or of some by id, the most surprising first.
+
+    First what does not hold, then what holds in direction only, what holds, and what cannot
+    be tested. Among what does not hold, and what holds as stated, the clearest is first; among
+    what holds in direction, what falls short of the statement, by how clearly; among the rest,
+    what the data leave undecided.
+
+    Raises
+    ------
+    ReproError
+        If there is no claim of such an id.
+    """
+    claims = {claim.id: claim for claim in register()}
+    if unknown := [name for name in ids if name not in claims]:
+        raise ReproError(f"no claim {unknown[0]!r}; 'make claims' prints the ids of all")
+    wanted = [claims[name] for name in ids] or list(claims.values())
+    found = [judge(claim) for claim in wanted if claim.measure is not None]
+    if any(claim.measure is None for claim in wanted):
+        found += [each for each in _theory() if each.claim in wanted]
+    return sorted(found, key=_surprise)
+
+
+def _surprise(found: Verdict) -> tuple[Any, ...]:
+    noteworthy = found.short or found.undecided
+    return VERDICTS.index(found.verdict), not noteworthy, -found.clearness
+
+
+_THEORY: dict[str, VerdictName] = {
+    "holds": "holds",
+    "holds in part": "holds in direction",
+    "fails": "does not hold",
+    "needs data": "cannot be tested at this scale",
+}
+
+
+def _theory() -> Iterator[Verdict]:
+    """Yield the verdicts on Appendix C, by `theory.verdicts`, under the same rules."""
+    claims = {claim.id: claim for claim in register()}
+    for found in theory_verdicts(networks.stored()):
+        claim, verdict, reason = claims[found.claim], _THEORY[found.verdict], found.evidence
+        small = bool(found.scales) and found.scales != ("paper",)
+        if small and claim.scale == "paper":
+            verdict, reason = VERDICTS[-1], f"{claim.needs}; {reason}"
+        elif small and verdict == "holds":
+            verdict = "holds in direction"
+        yield Verdict(claim, verdict, reason, scale=" and ".join(found.scales) or None)
+
+
+def plain(found: Verdict) -> dict[str, Any]:
+    """Return a verdict as plain data, for JSON."""
+    entry = asdict(found)
+    claim = entry.pop("claim")
+    return {**{k: v for k, v in claim.items() if v not in (None, "")}, "rule": found.claim.rule} | {
+        key: value for key, value in entry.items() if value not in (None, "", ())
+    }
+
+
+def lines(found: Sequence[Verdict], details: bool = False, width: int = 0) -> Iterator[str]:
+    """Yield the verdicts, grouped, one line each, cut to `width` unless 0; more with `details`."""
+    for verdict in VERDICTS:
+        group = [each for each in found if each.verdict == verdict]
+        if not group:
+            continue
+        yield f"{verdict.upper()}: {len(group)} of {len(found)}"
+        for each in group:
+            text = f"“{each.claim.quotation}”"
+            if verdict == VERDICTS[-1]:
+                text = each.reason
+            elif each.short:
+                text = f"[{each.reason}] {text}"
+            line = f"  {each.claim.id:32s} {measured(each):36s} {text}"
+            cut = width and not details and len(line) > width
+            yield line[: width - 1] + "…" if cut else line
+            if details:
+                yield from _details(each)
+        yield ""
+
+
+def _details(found: Verdict) -> Iterator[str]:
+    claim = found.claim
+    yield f"      paper     {claim.place}: “{claim.quotation}”"
+    yield f"      measured  {claim.statistic}"
+    if claim.measure:
+        yield f"                {claim.measure}"
+    yield f"      rule      {claim.rule}"
+    if found.reason and found.verdict != VERDICTS[-1]:
+        yield f"      verdict   {found.verdict}: {found.reason}"
+    if found.each:
+        values = ", ".join(map(number, found.each))
+        yield f"      each      {values}  ({basis(found)})"
+    yield f"      see       {claim.artefact}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
