@@ -18,20 +18,20 @@ def test_expansion_ratio_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("power", "noise", "verdict"), [(1, 0.1, "linear"), (2, 0.1, "quadratic"), (1, 400, "neither")]
+    ("power", "noise", "shape"), [(1, 0.1, "linear"), (2, 0.1, "quadratic"), (1, 400, "neither")]
 )
-def test_fit_tells_the_dependence(power, noise, verdict):
+def test_fit_tells_the_dependence(power, noise, shape):
     draws = np.random.default_rng(2)
     gap = draws.uniform(0.1, 8, 4000)
     fit = networks.fit_change(gap, -(gap**power) + noise * draws.normal(size=4000))
-    assert fit.verdict == verdict
+    assert fit.shape == shape
     assert fit.count == 4000
-    if verdict != "neither":
+    if shape != "neither":
         assert fit.exponent == pytest.approx(power, abs=0.15)
 
 
 def test_fit_of_nothing():
-    assert networks.fit_change([], []).verdict == "neither"
+    assert networks.fit_change([], []).shape == "neither"
     assert np.isnan(networks.fit_change([], []).growing)
     assert networks.fit_change(np.arange(20.0), np.ones(20)).growing == 1
 
@@ -80,7 +80,7 @@ def test_study_of_stored_logits(monkeypatch, tmp_path):
     assert study.largest_wrong == pytest.approx(wrong.mean())
     assert study.wrong_above == pytest.approx((wrong > 3.4961698525).mean())
     assert study.ratio[1] == pytest.approx(np.median(networks.expansion_ratio(z)))
-    assert study.survivors.verdict == "linear"
+    assert study.survivors.shape == "linear"
     assert study.survivors.exponent == pytest.approx(1, abs=1e-3)
     assert study.survivors.growing == 0
     assert any("cifar10-small-at-seed0" in line for line in networks.report(networks.stored()))

@@ -69,8 +69,8 @@ def audit(arguments: argparse.Namespace) -> int:
         print(_indented(f"proof: {', '.join(erratum.proofs) or 'by definition'}"))
     print("\nCLAIMS")
     for verdict in verdicts(studies):
-        print(f"\n{verdict.claim}: {verdict.verdict}")
-        print(_indented(verdict.evidence))
+        print(f"\n{verdict.claim.id}: {verdict.verdict}")
+        print(_indented(verdict.reason))
     print("\nNETWORKS\n")
     print("\n".join(networks.report(studies)))
     print("\nPROOFS")

@@ -60,7 +60,7 @@ class Fit:
     count: int
 
     @property
-    def verdict(self) -> str:
+    def shape(self) -> str:
         """``"linear"``, ``"quadratic"`` or, where neither explains a quarter, ``"neither"``."""
         if not max(self.linear, self.quadratic) >= EXPLAINED_AT_LEAST:
             return "neither"
@@ -280,7 +280,7 @@ def step_rows(studies: list[StepStudy]) -> list[tuple[str, ...]]:
             f"{eps:g}",
             _explained(hard),
             f"{hard.exponent:.2f}",
-            hard.verdict,
+            hard.shape,
             f"{hard.growing:.2%}",
             f"{soft.growing:.2%}",
             f"{mean.growing:.2%}",

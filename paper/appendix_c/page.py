@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from paper.appendix_c.errata import Erratum, ensemble, errata, off_diagonal_shar
 from paper.appendix_c.networks import markdown_table
 from paper.appendix_c.verdicts import verdicts
 
-HERE = Path(__file__).parents[1]
-PAGE = HERE / "appendix-c.md"
+PAGE = Path(__file__).parents[1] / "appendix-c.md"
 TEST = "tests/test_appendix_c_proofs.py::test_proof"
 
 INTRODUCTION = """\
@@ -158,22 +156,14 @@ def _span(values: Sequence[float | np.floating]) -> str:
     return f"{min(values):.2g} to {max(values):.2g}"
 
 
-def claims() -> dict[str, dict[str, str]]:
-    """Return the registered claims of Appendix C by id."""
-    with (HERE / "claims.toml").open("rb") as file:
-        registered = tomllib.load(file)["claim"]
-    return {entry["id"]: entry for entry in registered if entry["id"].startswith("C-")}
-
-
 def _claims() -> Iterator[str]:
-    registered = claims()
     rows = [
         (
-            verdict.claim,
-            registered[verdict.claim]["place"],
-            f"“{registered[verdict.claim]['quotation']}”",
+            verdict.claim.id,
+            verdict.claim.place,
+            f"“{verdict.claim.quotation}”",
             verdict.verdict,
-            verdict.evidence.replace("|", "\\|"),
+            verdict.reason.replace("|", "\\|"),
         )
         for verdict in verdicts(networks.stored())
     ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -18,54 +17,37 @@ from paper.appendix_c.networks import (
 )
 from paper.appendix_c.response import ERROR, SENSITIVITIES
 from paper.appendix_c.surrogate import CLASSES, Array, Variant
+from paper.claims.verdicts import UNTESTABLE, Claim, Verdict, VerdictName, register
 
 BETA_CORRECT = np.linspace(0.1, 10, 100)
 BETA_WRONG = np.linspace(3.5, 10, 66)
 
-VerdictName = Literal["holds", "holds in part", "fails", "needs data"]
+
+def _all_or_some(holding: Sequence[bool]) -> VerdictName:
+    """Return ``"holds"`` where all hold, and ``"holds in direction"`` where only some do."""
+    return "holds" if all(holding) else "holds in direction" if any(holding) else "does not hold"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What becomes of one claim.
-
-    Attributes
-    ----------
-    claim : str
-        An id of paper/claims.toml.
-    verdict : str
-    evidence : str
-    scales : tuple of str
-        Of the networks that the verdict rests on; none where it is theory.
-    """
-
-    claim: str
-    verdict: VerdictName
-    evidence: str
-    scales: tuple[str, ...] = ()
-
-
-def _minima(studies: Studies) -> Verdict:
+def _minima(claim: Claim, studies: Studies) -> Verdict:
     counts = []
     for beta in (1.0, 2.0, 3.5, 5.0, 8.0):
         points = landscape.stationary_points(beta, CLASSES, wrong=True)
         counts.append(sum(p.admissible and p.falling == 0 for p in points))
     return Verdict(
-        "C-minima",
-        "holds in part" if any(counts) else "fails",
+        claim,
+        "holds in direction" if any(counts) else "does not hold",
         f"misclassified: {max(counts)} local minima of (3) in S at β = 1, 2, 3.5, 5, 8; correctly "
         "classified: one, below β = ln 9 only",
     )
 
 
-def _threshold(studies: Studies) -> Verdict:
-    found = {variant: _admissible_from(variant) for variant in surrogate.VARIANTS}
-    close = [abs(found[variant] - 3.5) < 0.05 for variant in ("printed", "corrected")]
+def _threshold(claim: Claim, studies: Studies) -> Verdict:
+    thresholds = {variant: _admissible_from(variant) for variant in surrogate.VARIANTS}
     return Verdict(
-        "C-threshold",
-        "holds" if all(close) else "holds in part" if any(close) else "fails",
+        claim,
+        _all_or_some([abs(thresholds[v] - 3.5) < 0.05 for v in ("printed", "corrected")]),
         "g₊ and ψ₊ stay below β from "
-        + ", ".join(f"{beta:.3f} ({variant})" for variant, beta in found.items())
+        + ", ".join(f"{beta:.3f} ({variant})" for variant, beta in thresholds.items())
         + f"; flip crosses at {surrogate.threshold(10):.4f}, printed g₋ at "
         f"{surrogate.threshold(10, 'printed', '-'):.3f}",
     )
@@ -79,7 +61,7 @@ def _admissible_from(variant: Variant) -> float:
     return float(beta[outside[-1] + 1])
 
 
-def _only_constraint(studies: Studies) -> Verdict:
+def _only_constraint(claim: Claim, studies: Studies) -> Verdict:
     beta = np.linspace(0.1, 12, 1191)
     shares = {
         variant: surrogate.admissible(
@@ -87,10 +69,9 @@ def _only_constraint(studies: Studies) -> Verdict:
         ).mean()
         for variant in ("printed", "corrected")
     }
-    inactive = [share > 0.99 for share in shares.values()]
     return Verdict(
-        "C-only-constraint",
-        "holds" if all(inactive) else "holds in part" if any(inactive) else "fails",
+        claim,
+        _all_or_some([share > 0.99 for share in shares.values()]),
         f"f₊ leaves {shares['printed']:.0%} of β in (0.1, 12) as printed, "
         f"{shares['corrected']:.0%} corrected (up to ln 18 = {np.log(18):.3f})",
     )
@@ -102,140 +83,127 @@ def _surface(variant: Variant, error: float) -> Array:
     )
 
 
-def _loss_a(studies: Studies) -> Verdict:
+def _loss_a(claim: Claim, studies: Studies) -> Verdict:
     worst = {e: float(_surface("flip", e)[-1].max()) for e in (0.0, *SENSITIVITIES, ERROR)}
-    small = [value < 0.1 for value in worst.values()]
     text = ", ".join(f"{value:.3f} at e = {e:g}" for e, value in sorted(worst.items()))
-    verdict: VerdictName = "holds" if all(small) else "holds in part" if any(small) else "fails"
-    return Verdict("C-loss-a", verdict, f"flip, largest loss at β✓ = 10: {text} nats")
+    return Verdict(
+        claim,
+        _all_or_some([value < 0.1 for value in worst.values()]),
+        f"flip, largest loss at β✓ = 10: {text} nats",
+    )
 
 
-def _loss_b(studies: Studies) -> Verdict:
+def _loss_b(claim: Claim, studies: Studies) -> Verdict:
     surface = _surface("flip", ERROR)
     low = surface[BETA_CORRECT.searchsorted(3.0), 0]
     share = float((surface < low).mean())
     return Verdict(
-        "C-loss-b",
-        "holds" if share < 0.25 else "holds in part" if share < 0.5 else "fails",
+        claim,
+        _all_or_some([share < 0.25, share < 0.5]),
         f"flip, e = {ERROR}: loss {low:.3f} at (3, 3.5); {share:.0%} of the surface is lower",
     )
 
 
-def _loss_c(studies: Studies) -> Verdict:
+def _loss_c(claim: Claim, studies: Studies) -> Verdict:
     surface = _surface("flip", ERROR)
     corner, other = float(surface[0, -1]), float(surface[0, 0])
     return Verdict(
-        "C-loss-c",
-        "holds" if corner == surface.max() else "fails",
+        claim,
+        _all_or_some([corner == surface.max()]),
         f"flip, e = {ERROR}: loss {corner:.3f} at (0.1, 10), the largest of the surface; "
         f"{other:.3f} at (0.1, 3.5)",
     )
 
 
-def _shrink(studies: Studies) -> Verdict:
+def _shrink(claim: Claim, studies: Studies) -> Verdict:
     proof = "theorem for every Jacobian at a correctly classified surrogate"
     if not studies.steps:
-        return Verdict("C-shrink", "holds", f"{proof}; {MISSING_STEPS}")
+        return Verdict(claim, "holds", f"{proof}; {MISSING_STEPS}")
     growing = ", ".join(
         f"{s.run} {s.hard[0].growing:.1%} (soft margin {s.soft[0].growing:.1%})"
         for s in studies.steps
     )
-    return Verdict("C-shrink", "holds", f"{proof}; real gaps that grow to first order: {growing}")
+    return Verdict(claim, "holds", f"{proof}; real gaps that grow to first order: {growing}")
 
 
-def _positive(studies: Studies) -> Verdict:
+def _positive(claim: Claim, studies: Studies) -> Verdict:
     shares = {}
     for variant in surrogate.VARIANTS:
         g, psi, *_ = surrogate.wrong_roots(BETA_WRONG, CLASSES, variant)
         shares[variant] = float(((g > psi) & (g < BETA_WRONG)).mean())
-    full = {variant for variant, share in shares.items() if share == 1}
+    both = shares["printed"] == shares["corrected"] == 1
     return Verdict(
-        "C-positive",
-        "holds" if full >= {"printed", "corrected"} else "holds in part" if full else "fails",
+        claim,
+        _all_or_some([both, 1 in shares.values()]),
         "share of β✗ in (3.5, 10) with β✗ - g > 0 and g - ψ > 0: "
         + ", ".join(f"{variant} {share:.0%}" for variant, share in shares.items()),
     )
 
 
-def _shielding(claim: str) -> Callable[[Studies], Verdict]:
-    def judge(studies: Studies) -> Verdict:
-        least = {
-            (variant, equation): float(
-                response.shielding_gap(BETA_WRONG, variant=variant, equation=equation).min()
-            )
-            for variant in surrogate.VARIANTS
-            for equation in get_args(response.Equation10)
-        }
-        low = {equation for (_, equation), gap in least.items() if gap < 3.5}
-        return Verdict(
-            claim,
-            "holds" if "corrected" in low else "holds in part" if low else "fails",
-            "correct gap above which errors lower the response, at the best β✗ in (3.5, 10): "
-            + ", ".join(f"{v} with {e} (10) {gap:.2f}" for (v, e), gap in least.items()),
+def _shielding(claim: Claim, studies: Studies) -> Verdict:
+    least = {
+        (variant, equation): float(
+            response.shielding_gap(BETA_WRONG, variant=variant, equation=equation).min()
         )
+        for variant in surrogate.VARIANTS
+        for equation in get_args(response.Equation10)
+    }
+    low = {equation for (_, equation), gap in least.items() if gap < 3.5}
+    return Verdict(
+        claim,
+        _all_or_some(["corrected" in low, bool(low)]),
+        "correct gap above which errors lower the response, at the best β✗ in (3.5, 10): "
+        + ", ".join(f"{v} with {e} (10) {gap:.2f}" for (v, e), gap in least.items()),
+    )
 
-    return judge
 
-
-def _quadratic(studies: Studies) -> Verdict:
+def _quadratic(claim: Claim, studies: Studies) -> Verdict:
     if not studies.steps:
-        return Verdict("C-quadratic", "needs data", MISSING_STEPS)
+        return Verdict(claim, UNTESTABLE, MISSING_STEPS)
     exponents = ", ".join(
-        f"{s.run} {fit.verdict} (exponent {fit.exponent:.2f} at ε = {eps:g})"
+        f"{s.run} {fit.shape} (exponent {fit.exponent:.2f} at ε = {eps:g})"
         for s in studies.steps
         for eps, fit in zip(s.eps, s.hard, strict=True)
         if eps == s.eps[0]
     )
-    quadratic = sum(s.hard[0].verdict == "quadratic" for s in studies.steps)
-    return Verdict(
-        "C-quadratic",
-        "holds"
-        if quadratic == len(studies.steps)
-        else "fails"
-        if not quadratic
-        else "holds in part",
-        _at_scale(studies.steps) + exponents,
-        _scales(studies.steps),
-    )
+    quadratic = [study.hard[0].shape == "quadratic" for study in studies.steps]
+    return _of_networks(claim, studies.steps, quadratic, exponents)
 
 
-def _scales(studies: Sequence[LogitStudy] | Sequence[StepStudy]) -> tuple[str, ...]:
-    return tuple(sorted({study.scale for study in studies}))
+def _mean(claim: Claim, studies: Studies) -> Verdict:
+    adversarial = [study for study in studies.logits if study.recipe == "at"]
+    if not adversarial:
+        return Verdict(claim, UNTESTABLE, MISSING_LOGITS)
+    close = [abs(study.largest - 3.5) < 0.5 for study in adversarial]
+    means = ", ".join(f"{study.run} {study.largest:.2f}" for study in adversarial)
+    return _of_networks(claim, adversarial, close, f"mean largest logit: {means}")
 
 
-def _at_scale(studies: Sequence[LogitStudy] | Sequence[StepStudy]) -> str:
-    """Say what the verdict rests on: a network of another scale may give another one."""
-    return f"at scale {' and '.join(_scales(studies))}: "
-
-
-def _mean(studies: Studies) -> Verdict:
-    found = [study for study in studies.logits if study.recipe == "at"]
-    if not found:
-        return Verdict("C-mean", "needs data", MISSING_LOGITS)
-    close = [abs(study.largest - 3.5) < 0.5 for study in found]
-    return Verdict(
-        "C-mean",
-        "holds" if all(close) else "holds in part" if any(close) else "fails",
-        f"{_at_scale(found)}mean largest logit: "
-        + ", ".join(f"{s.run} {s.largest:.2f}" for s in found),
-        _scales(found),
-    )
-
-
-def _assumption(studies: Studies) -> Verdict:
+def _assumption(claim: Claim, studies: Studies) -> Verdict:
     if not studies.logits:
-        return Verdict("C-assumption", "needs data", MISSING_LOGITS)
-    holding = [study.ratio[1] < 0.1 for study in studies.logits]
-    return Verdict(
-        "C-assumption",
-        "holds" if all(holding) else "holds in part" if any(holding) else "fails",
-        f"{_at_scale(studies.logits)}median ‖z-βφ‖⁴/β⁴: "
-        + ", ".join(f"{s.run} {s.ratio[1]:.2g}" for s in studies.logits),
-        _scales(studies.logits),
-    )
+        return Verdict(claim, UNTESTABLE, MISSING_LOGITS)
+    small = [study.ratio[1] < 0.1 for study in studies.logits]
+    ratios = ", ".join(f"{study.run} {study.ratio[1]:.2g}" for study in studies.logits)
+    return _of_networks(claim, studies.logits, small, f"median ‖z-βφ‖⁴/β⁴: {ratios}")
 
 
-CLAIMS: dict[str, Callable[[Studies], Verdict]] = {
+def _of_networks(
+    claim: Claim,
+    studies: Sequence[LogitStudy] | Sequence[StepStudy],
+    holding: Sequence[bool],
+    evidence: str,
+) -> Verdict:
+    """Return the verdict that networks give: as stated, it holds of the paper's scale only."""
+    scales = sorted({study.scale for study in studies})
+    verdict, reason = _all_or_some(holding), f"at scale {' and '.join(scales)}: {evidence}"
+    if scales != ["paper"] and claim.scale == "paper":
+        verdict, reason = UNTESTABLE, f"{claim.needs}; {reason}"
+    elif scales != ["paper"] and verdict == "holds":
+        verdict = "holds in direction"
+    return Verdict(claim, verdict, reason, scale=" and ".join(scales))
+
+
+JUDGES: dict[str, Callable[[Claim, Studies], Verdict]] = {
     "C-assumption": _assumption,
     "C-minima": _minima,
     "C-threshold": _threshold,
@@ -246,12 +214,13 @@ CLAIMS: dict[str, Callable[[Studies], Verdict]] = {
     "C-loss-c": _loss_c,
     "C-shrink": _shrink,
     "C-positive": _positive,
-    "C-zero-error": _shielding("C-zero-error"),
-    "C-shield": _shielding("C-shield"),
+    "C-zero-error": _shielding,
+    "C-shield": _shielding,
     "C-quadratic": _quadratic,
 }
+"""By id of the claims without a measure."""
 
 
 def verdicts(studies: Studies) -> list[Verdict]:
-    """Return what becomes of each claim of Appendix C; some need the stored networks."""
-    return [judge(studies) for judge in CLAIMS.values()]
+    """Return the verdict on each claim of Appendix C; some need the stored networks."""
+    return [JUDGES[claim.id](claim, studies) for claim in register() if claim.measure is None]

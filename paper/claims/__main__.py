@@ -13,11 +13,11 @@ from typing import Any
 from logit_distributions.errors import ReproError
 from paper import exit_code
 from paper.appendix_c import networks
-from paper.appendix_c.verdicts import verdicts as theory_verdicts
+from paper.appendix_c.verdicts import verdicts as appendix_c
 from paper.claims.verdicts import (
+    UNTESTABLE,
     VERDICTS,
     Verdict,
-    VerdictName,
     basis,
     judge,
     measured,
@@ -43,36 +43,15 @@ def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
     if unknown := [name for name in ids if name not in claims]:
         raise ReproError(f"no claim {unknown[0]!r}; 'make claims' prints the ids of all")
     wanted = [claims[name] for name in ids] or list(claims.values())
-    found = [judge(claim) for claim in wanted if claim.measure is not None]
+    judged = [judge(claim) for claim in wanted if claim.measure is not None]
     if any(claim.measure is None for claim in wanted):
-        found += [each for each in _theory() if each.claim in wanted]
-    return sorted(found, key=_surprise)
+        judged += [each for each in appendix_c(networks.stored()) if each.claim in wanted]
+    return sorted(judged, key=_surprise)
 
 
-def _surprise(found: Verdict) -> tuple[Any, ...]:
-    noteworthy = found.short or found.undecided
-    return VERDICTS.index(found.verdict), not noteworthy, -found.clearness
-
-
-_THEORY: dict[str, VerdictName] = {
-    "holds": "holds",
-    "holds in part": "holds in direction",
-    "fails": "does not hold",
-    "needs data": "cannot be tested at this scale",
-}
-
-
-def _theory() -> Iterator[Verdict]:
-    """Yield the verdicts on Appendix C, by `theory.verdicts`, under the same rules."""
-    claims = {claim.id: claim for claim in register()}
-    for found in theory_verdicts(networks.stored()):
-        claim, verdict, reason = claims[found.claim], _THEORY[found.verdict], found.evidence
-        small = bool(found.scales) and found.scales != ("paper",)
-        if small and claim.scale == "paper":
-            verdict, reason = VERDICTS[-1], f"{claim.needs}; {reason}"
-        elif small and verdict == "holds":
-            verdict = "holds in direction"
-        yield Verdict(claim, verdict, reason, scale=" and ".join(found.scales) or None)
+def _surprise(verdict: Verdict) -> tuple[Any, ...]:
+    noteworthy = verdict.short or verdict.undecided
+    return VERDICTS.index(verdict.verdict), not noteworthy, -verdict.clearness
 
 
 def plain(found: Verdict) -> dict[str, Any]:
@@ -93,7 +72,7 @@ def lines(found: Sequence[Verdict], details: bool = False, width: int = 0) -> It
         yield f"{verdict.upper()}: {len(group)} of {len(found)}"
         for each in group:
             text = f"“{each.claim.quotation}”"
-            if verdict == VERDICTS[-1]:
+            if verdict == UNTESTABLE:
                 text = each.reason
             elif each.short:
                 text = f"[{each.reason}] {text}"
@@ -112,7 +91,7 @@ def _details(found: Verdict) -> Iterator[str]:
     if claim.measure:
         yield f"                {claim.measure}"
     yield f"      rule      {claim.rule}"
-    if found.reason and found.verdict != VERDICTS[-1]:
+    if found.reason and found.verdict != UNTESTABLE:
         yield f"      verdict   {found.verdict}: {found.reason}"
     if found.each:
         values = ", ".join(map(number, found.each))

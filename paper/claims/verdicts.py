@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,13 +24,9 @@ SEEDS_OF_THE_PAPER = 3
 VerdictName = Literal[
     "does not hold", "holds in direction", "holds", "cannot be tested at this scale"
 ]
-VERDICTS: tuple[VerdictName, ...] = (
-    "does not hold",
-    "holds in direction",
-    "holds",
-    "cannot be tested at this scale",
-)
+VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 """In the order of surprise."""
+UNTESTABLE: VerdictName = "cannot be tested at this scale"
 
 
 @dataclass(frozen=True)
@@ -175,18 +171,18 @@ def judge(claim: Claim) -> Verdict:
             lines.append(str(error))
             continue
         if claim.scale == "paper" and scale != "paper":
-            return _verdict(claim, VERDICTS[-1], f"{claim.needs}: {lines[0]}", found, scale)
+            return _verdict(claim, UNTESTABLE, f"{claim.needs}: {lines[0]}", found, scale)
         return _decide(claim, found, scale)
     if claim.scale == "paper":
-        return Verdict(claim, VERDICTS[-1], f"{claim.needs}: {lines[0]}")
-    return Verdict(claim, VERDICTS[-1], lines[-1])
+        return Verdict(claim, UNTESTABLE, f"{claim.needs}: {lines[0]}")
+    return Verdict(claim, UNTESTABLE, lines[-1])
 
 
 def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
     stated = Window.parse(claim.stated)
     direction = Window.parse(claim.direction or claim.stated)
     if not np.isfinite([found.mean, *found.interval]).all():
-        return _verdict(claim, VERDICTS[-1], "undecided: the measure is not a number", found, scale)
+        return _verdict(claim, UNTESTABLE, "undecided: the measure is not a number", found, scale)
     low, high = found.interval
     numbers = [(value, value) for value in found.values.values()] + [(low, high)]
     if all(stated.holds(*each) for each in numbers):
@@ -204,7 +200,7 @@ def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
         reason = f"not {claim.direction or claim.stated}, at the {scale} scale"
         return _verdict(claim, "does not hold", reason, found, scale, direction)
     reason = f"undecided: seeds or interval on both sides of {claim.direction or claim.stated}"
-    return _verdict(claim, VERDICTS[-1], reason, found, scale)
+    return _verdict(claim, UNTESTABLE, reason, found, scale)
 
 
 def _but(lacking: Sequence[str]) -> str:
