@@ -10,7 +10,7 @@ import manifold_capacity as mc
 from logit_distributions import capacity, recipes, store
 from logit_distributions.capacity import Interval, Settings
 from logit_distributions.errors import ReproError
-from logit_distributions.read.capacity import row, verdict
+from logit_distributions.read.capacity import compared, row
 from paper import audit
 from paper.claims import terms
 from paper.claims import verdicts as claims
@@ -23,17 +23,15 @@ from tests.conftest import STORED
     ("ratio", "expected"),
     [
         (Interval(1.1, 0.99, 1.2), "agree"),
-        (Interval(1.1, 1.01, 1.2), "mildly above"),
-        (Interval(0.9, 0.85, 0.95), "mildly below"),
-        (Interval(1.3, 1.2, 1.4), "clearly above"),
-        (Interval(0.5, 0.4, 0.6), "clearly below"),
+        (Interval(1.1, 1.01, 1.2), "differ"),
+        (Interval(0.9, 0.85, 0.95), "differ"),
         (Interval(0.5, 0.4, 1.6), "agree"),
         (Interval(np.nan, np.nan, np.nan), "few features"),
         (Interval(0.9, 0.8, np.inf), "few features"),
     ],
 )
-def test_verdicts_follow_the_rule(ratio, expected):
-    assert verdict(ratio) == expected
+def test_comparisons_follow_the_rule(ratio, expected):
+    assert compared(ratio) == expected
 
 
 def test_ratios_have_the_intervals_of_independent_errors():
@@ -73,7 +71,7 @@ def test_known_answers_are_found():
         row = rows[name]
         for estimator in ("raw", "unbiased", "conic"):
             assert row.capacities[estimator].value == pytest.approx(row.exact, rel=0.12), name
-        assert verdict(row.conic_to_simulation) == "agree"
+        assert compared(row.conic_to_simulation) == "agree"
     assert rows["points"].ball == pytest.approx(1, abs=0.05)
     correlated = rows["balls R 0.5, rank 4"]
     assert correlated.correlation > rows["balls R 0.5, D 2"].correlation + 0.1
@@ -92,12 +90,12 @@ def layer():
 def test_what_is_measured_again_must_agree(layer):
     said = []
     assert audit.agreement(layer, layer, said.append)
-    assert all(line.endswith("agrees") for line in said)
+    assert all(line.endswith(" agree") for line in said)
     for name, factor in (("conic_capacity", 2), ("radius", 1.5), ("center_correlation", 1.02)):
         other = layer.copy()
         other[name] = factor * layer[name]
         assert not audit.agreement(layer, other, said.append)
-        assert sum(line.endswith("DIFFERS") for line in said[-8:]) == 1
+        assert sum(line.endswith("DIFFER") for line in said[-8:]) == 1
     lost = layer.assign(simulated_capacity=float("nan"))
     assert not audit.agreement(layer, lost, said.append)
 
@@ -153,7 +151,7 @@ def test_every_claim_about_manifolds_is_judged():
         assert found.scale == "small"
 
 
-def test_the_audit_prints_every_row_and_sentence(capsys):
+def test_the_audit_prints_every_row(capsys):
     assert audit.main([]) == 0
     printed = capsys.readouterr().out
     for file in sorted((STORED / "capacity").rglob("*.nc")):
@@ -161,14 +159,6 @@ def test_the_audit_prints_every_row_and_sentence(capsys):
         block = printed.split(f"{found.attrs['run']}: {found.attrs['manifold_kind']} manifolds")[1]
         for layer in found["layer"].values:
             assert f"\n  {layer} " in block.split("\n\n")[0]
-    for words in (
-        "tight relationship",
-        "mildly overestimating",
-        "falls off",
-        "similar",
-        "reversed",
-    ):
-        assert words in printed
 
 
 def test_without_capacities_the_command_that_makes_them_is_named(results, capsys):

@@ -1,8 +1,7 @@
 """The capacities of stored manifolds, layer by layer, as rows of a table. No torch.
 
-Rule for a row: two capacities *agree* if 1 is in the 95 % interval of their ratio; else they
-differ *mildly* if the ratio is within a factor of `MILD`, and *clearly* if not. Where not even
-all features separate half of the dichotomies, or hardly so, nothing is compared.
+Rule for a row: two capacities agree if 1 is in the 95 % interval of their ratio, else they differ.
+Where not even all features separate half of the dichotomies, or hardly so, nothing is compared.
 """
 
 from __future__ import annotations
@@ -16,17 +15,12 @@ import xarray as xr
 from logit_distributions import capacity
 from logit_distributions.capacity import Interval, estimates
 
-MILD = 1.25
 
-
-def verdict(ratio: Interval) -> str:
-    """Return what becomes of a ratio of two capacities, by the rule of this module."""
+def compared(ratio: Interval) -> str:
+    """Return whether two capacities ``"agree"`` or ``"differ"``, by their ratio; or why neither."""
     if not ratio.known:
         return "few features"
-    if ratio.contains(1.0):
-        return "agree"
-    degree = "mildly" if 1 / MILD <= ratio.value <= MILD else "clearly"
-    return f"{degree} {'above' if ratio.value > 1 else 'below'}"
+    return "agree" if ratio.contains(1.0) else "differ"
 
 
 @dataclass(frozen=True)
@@ -140,12 +134,12 @@ def table(some: Iterable[Row], exact: bool = False) -> Iterator[str]:
         end = f" {each.exact:6.3f}" if exact else ""
         yield (
             f"  {each.name:26s}{each.correlation:4.2f} {each.rank:2d} {value['theory']} "
-            f"{value['raw']} {value['simulated']}  {_compared(each.theory_to_simulation)}"
-            f"{value['unbiased']} {value['conic']}  {_compared(each.conic_to_simulation)}"
+            f"{value['raw']} {value['simulated']}  {_ratio(each.theory_to_simulation)}"
+            f"{value['unbiased']} {value['conic']}  {_ratio(each.conic_to_simulation)}"
             f"{each.ball:5.2f} {each.point:5.2f}{end}"
         )
 
 
-def _compared(ratio: Interval) -> str:
+def _ratio(ratio: Interval) -> str:
     numbers = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.known else ""
-    return f"{numbers:18s}{verdict(ratio):14s}"
+    return f"{numbers:18s}{compared(ratio):14s}"
