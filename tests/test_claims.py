@@ -126,7 +126,7 @@ def test_one_seed_is_too_few_for_pairs(copy):
 def test_a_renamed_dataset_is_refused(copy):
     run = copy / "logits" / "cifar10-small-at-seed0.nc"
     run.rename(copy / "logits" / "cifar10-small-normal-seed0.nc")
-    with pytest.raises(ReproError, match="likely renamed"):
+    with pytest.raises(ReproError, match="likely copied or renamed"):
         judged("distils")
 
 

@@ -132,7 +132,7 @@ def test_other_settings_never_pass_for_the_stored_ones(world, toy_sheets, capsys
     before = main.read_bytes()
     images = ["--images", str(toy_sheets)]
     assert cli.main(["attack", "st", "--eps", "4/255", "--iterations", "5", *images]) == 0
-    path = places.data() / "verification" / "cifar10-small-st-seed0-logit_distributions.nc"
+    path = places.data() / "verification" / "cifar10-small-st-seed0-repro.nc"
     assert str(path) in capsys.readouterr().out
     stored = json.loads(store.open_dataset(path).attrs["evaluation"])
     assert (stored["eps"], stored["iterations"]) == (4 / 255, 5)

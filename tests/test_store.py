@@ -1,4 +1,6 @@
 import hashlib
+import shutil
+from pathlib import Path
 
 import netCDF4
 import numpy as np
@@ -7,6 +9,7 @@ import xarray as xr
 
 from logit_distributions import store
 from logit_distributions.errors import ReproError
+from logit_distributions.recipes import recipe
 from logit_distributions.store import files, places
 
 
@@ -183,17 +186,69 @@ def test_a_cut_before_registering_leaves_no_wrong_entry(data):
     assert store.validate(path) == []
 
 
-def test_runs_selects_by_attributes(data):
-    for seed in (0, 1):
-        store.write(dataset(seed=seed), data / "logits" / f"toy-{seed}.nc")
-    assert list(store.runs("logits", scale="small")) == ["toy-0", "toy-1"]
-    assert store.runs("logits", scale="paper") == {}
-    with pytest.raises(ReproError, match="expected a dataset of log"):
-        store.open_dataset(data / "logits" / "toy-0.nc", "log")
+def stored(name: str, seed: int, scale: str = "small") -> Path:
+    """Store a valid dataset of logits of a recipe."""
+    wanted = recipe(name, scale)
+    path = store.path_of("logits", wanted.run(seed))
+    about = {"run": wanted.run(seed), "recipe": wanted.to_json(), "seed": seed, "scale": scale}
+    store.write(dataset(seed=seed).assign_attrs(about), path)
+    return path
+
+
+def test_datasets_are_found_by_recipe_then_seed(data):
+    for name, seed in (("st", 10), ("st", 2), ("at", 0), ("fix-1-permute", 0)):
+        stored(name, seed)
+    stored("st", 0, "medium")
+
+    def runs(*arguments):
+        return [each.attrs["run"] for each in store.find("logits", *arguments)]
+
+    assert runs("st", "cifar10", "small") == ["cifar10-small-st-seed2", "cifar10-small-st-seed10"]
+    assert len(runs()) == 5
+    assert runs("*", "cifar10", "medium") == ["cifar10-medium-st-seed0"]
+    assert runs("permute") == runs("*", "cifar100") == []
+    assert store.need("logits", "at", scale="small")[0].attrs["seed"] == 0
+
+
+def test_a_stored_file_is_opened_once_until_it_changes(data, monkeypatch):
+    path = stored("st", 0)
+    (first,), (again,) = store.find("logits"), store.find("logits")
+    assert first is again
+    store.write(first.assign_attrs(note="changed"), path)
+    assert store.find("logits")[0].attrs["note"] == "changed"
+
+
+def test_what_is_missing_names_the_file_and_the_command(data):
+    with pytest.raises(store.Missing) as error:
+        store.need("logits", "at", "cifar100", "paper")
+    assert str(error.value) == (
+        f"{data}/logits/cifar100-paper-at-seed0.nc is missing; make it with "
+        "'logitdist make logits/at --dataset cifar100 --scale paper'"
+    )
+
+
+def test_a_copy_under_another_name_is_refused_or_not_counted(data):
+    """As a sync client, a slip of the hand, or a seed renamed leaves it."""
+    path = stored("st", 0)
+    shutil.copy(path, path.with_name("cifar10-small-st-seed0 (1).nc"))
+    assert len(store.find("logits")) == 1
+    for name in ("cifar10-small-st-seed0 (1)", "cifar10-small-st-seed1", "cifar10-small-at-seed0"):
+        copy = path.with_name(f"{name}.nc")
+        shutil.copy(path, copy)
+        line = (
+            f"expected the run {name}, as its name says, got {path.stem}; likely copied or renamed"
+        )
+        assert store.validate(copy) == [line]
+    with pytest.raises(ReproError, match="likely copied or renamed"):
+        store.find("logits")
+    (data / "log").mkdir()
+    shutil.copy(path, data / "log" / path.name)
+    with pytest.raises(ReproError, match="expected a dataset of log, as its folder says"):
+        store.need("log", "st")
 
 
 def test_missing_and_truncated_files(data):
-    path = data / "toy.nc"
+    path = data / "logits" / "toy.nc"
     assert store.validate(path) == ["no such file"]
     store.write(dataset(), path)
     path.write_bytes(path.read_bytes()[:500])
@@ -219,7 +274,6 @@ def test_what_a_kill_leaves_behind_is_no_result(data):
     path = data / "logits" / "toy.nc"
     store.write(dataset(), path)
     with files.atomic(path) as temporary:
-        assert store.runs("logits").keys() == {"toy"}
         assert list(data.rglob("*.nc")) == [path]
         temporary.write_bytes(path.read_bytes())
     assert store.validate(path) == []

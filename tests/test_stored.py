@@ -65,7 +65,7 @@ def test_the_attack_gives_the_stored_verdicts_again(name):
 
 
 def test_logits_by_epoch_end_in_the_evaluated_ones():
-    records = store.runs("epochs")
+    records = {data.attrs["run"]: data for data in store.find("epochs", dataset="*")}
     assert len(records) >= 4
     for run, recorded in records.items():
         evaluated = store.path_of("logits", run)

@@ -37,12 +37,12 @@ def test_every_form_holds_every_cell():
 
 def test_table_3_is_the_sum_of_the_epochs():
     made = table3.make()
-    logs = store.runs("log", dataset="cifar10", scale="small", method="adversarial")
-    hours = np.array([log["seconds"].values.sum() / 3600 for log in logs.values()])
+    logs = store.find("log", "at", "cifar10", "small")
+    hours = np.array([log["seconds"].values.sum() / 3600 for log in logs])
     mean, spread = statistics.mean_and_sd(hours)
     row = next(row for row in made.rows if row[0] == "Adversarial" and row[1] == "small")
     assert row[3:5] == (f"{mean:.2f} ± {spread:.2f}", str(len(logs)))
-    images = sum(45_000 * log.sizes["epoch"] for log in logs.values())
+    images = sum(45_000 * log.sizes["epoch"] for log in logs)
     assert float(row[5].replace(",", "")) == pytest.approx(images / hours.sum() / 3600, abs=0.5)
 
 
@@ -63,7 +63,7 @@ def test_a_missing_dataset_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
 
 
 def test_stored_recipes_are_those_of_the_code():
-    for dataset in store.runs("logits").values():
+    for dataset in store.find("logits", dataset="*"):
         recipe = store.recipe_of(dataset)
         wanted = recipes.recipe(recipe["name"], recipe["scale"], recipe["dataset"])
         assert json.loads(wanted.to_json()) == recipe

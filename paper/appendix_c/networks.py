@@ -232,9 +232,13 @@ def stored() -> Studies:
     ReproError
         If a dataset is damaged.
     """
+
+    def by_run(stage: str) -> list[xr.Dataset]:
+        return sorted(store.find(stage, dataset="*"), key=lambda data: str(data.attrs["run"]))
+
     return Studies(
-        [study_logits(data) for data in store.runs("logits").values()],
-        [study_steps(data) for data in store.runs("theory").values()],
+        [study_logits(data) for data in by_run("logits")],
+        [study_steps(data) for data in by_run("theory")],
     )
 
 

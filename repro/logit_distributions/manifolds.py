@@ -49,8 +49,7 @@ def stored_images(dataset: str) -> ImageSet:
     if not sheet.is_file():
         raise ReproError(f"{sheet} is missing; make it with 'logitdist fetch --dataset {dataset}'")
     pixels = images.read_sheet(sheet)
-    for path in sorted((places.data() / "logits").glob(f"{dataset}-*.nc")):
-        stored = store.open_dataset(path, "logits")
+    for stored in store.find("logits", dataset=dataset):
         if np.array_equal(stored["index"].values[: len(pixels)], np.arange(len(pixels))):
             labels = stored["label"].values[: len(pixels)].astype(np.int64)
             return ImageSet(

@@ -47,13 +47,13 @@ def profile(dataset: xr.Dataset) -> dict[str, float]:
 
 def teachers(dataset: str) -> dict[str, xr.Dataset]:
     """Return the stored ST and AT networks of seed 0, by scale and name."""
-    found = {}
-    for scale in ("paper", "small"):
-        for name in recipes.TEACHERS:
-            path = store.path_of("logits", recipes.recipe(name, scale, dataset).run(0))
-            if path.exists():
-                found[f"{name.upper()}, scale {scale}"] = store.open_dataset(path, "logits")
-    return found
+    return {
+        f"{name.upper()}, scale {scale}": each
+        for scale in recipes.SCALES
+        for name in recipes.TEACHERS
+        for each in store.find("logits", name, dataset, scale)
+        if each.attrs["seed"] == 0
+    }
 
 
 def lines(networks: Mapping[str, xr.Dataset]) -> Iterator[str]:

@@ -352,6 +352,12 @@ def teachers(student: Recipe) -> list[Recipe]:
     return [recipe(name, student.scale, student.dataset) for name in names if name is not None]
 
 
+def command(stage: str, name: str, scale: str, dataset: str = "cifar10") -> str:
+    """Return the command that makes the files of a recipe, such as ``logits/at``, of every seed."""
+    elsewhere = "" if dataset == "cifar10" else f" --dataset {dataset}"
+    return f"logitdist make {stage}/{name}{elsewhere} --scale {scale}"
+
+
 def is_sweep(wanted: Recipe) -> bool:
     """Return whether a run is a point of a sweep, and in no table."""
     return wanted.name not in _TABLES

@@ -1,10 +1,12 @@
 """The stored results: where they lie, what they hold, how they are written and found."""
 
 from logit_distributions.store.datasets import (
+    Missing,
+    find,
+    need,
     open_dataset,
     read_file,
     recipe_of,
-    runs,
     stored_files,
     validate,
     write,
@@ -18,8 +20,11 @@ __all__ = [
     "KINDS",
     "REGISTRY",
     "SCHEMA",
+    "Missing",
     "content_sha256",
     "faults",
+    "find",
+    "need",
     "open_dataset",
     "path_of",
     "provenance",
@@ -27,7 +32,6 @@ __all__ = [
     "recipe_of",
     "registering",
     "registry",
-    "runs",
     "stored_files",
     "validate",
     "write",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from logit_distributions import recipes
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.store import files, places
 from logit_distributions.store.schema import KINDS, SCHEMA, content_sha256, faults
@@ -93,10 +96,23 @@ def _examined(path: Path) -> tuple[list[str], xr.Dataset | None]:
         return [fault], None
     try:
         dataset = read_file(path)
-        return list(faults(dataset)), dataset
+        return [*faults(dataset), *_misplaced(path, dataset)], dataset
     except Exception as error:
         fault = f"cannot be read as a dataset ({brief(error)}); likely truncated or damaged"
         return [fault], None
+
+
+def _misplaced(path: Path, dataset: xr.Dataset) -> Iterator[str]:
+    """Yield what a file in the data folder is not, though its place and name say so."""
+    data = places.data().absolute()
+    if not path.absolute().is_relative_to(data):
+        return
+    kind, run = dataset.attrs.get("kind"), dataset.attrs.get("run")
+    folder = path.absolute().relative_to(data).parts[0]
+    if kind != folder:
+        yield f"expected a dataset of {folder}, as its folder says, got {kind}; likely misplaced"
+    if run != path.stem:
+        yield f"expected the run {path.stem}, as its name says, got {run}; likely copied or renamed"
 
 
 def stored_files(folder: Path) -> list[Path]:
@@ -104,17 +120,55 @@ def stored_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*.nc") if p.is_file())
 
 
-def runs(kind: str, **attributes: object) -> dict[str, xr.Dataset]:
-    """Open every stored dataset of a kind whose attributes are as asked, by name of run.
+class Missing(ReproError):
+    """A stored file that is needed, but not there; the message says which command makes it."""
 
-    For instance ``runs("logits", dataset="cifar10", scale="small")``.
+    def __init__(self, path: Path, command: str) -> None:
+        super().__init__(f"{places.brief(path)} is missing; make it with '{command}'")
+
+
+def find(
+    stage: str, name: str = "*", dataset: str = "cifar10", scale: str = "*"
+) -> list[xr.Dataset]:
+    """Return the stored datasets of a stage, by recipe, then by seed.
+
+    Each file is opened and checked once, as long as it does not change.
+
+    Parameters
+    ----------
+    stage : str
+        A folder of the data, such as ``logits`` or ``capacity/random``.
+    name, dataset, scale : str
+        Of the recipe; ``*`` for any.
     """
-    found = {}
-    for path in sorted((places.data() / kind).glob("*.nc")):
-        dataset = open_dataset(path, kind)
-        if all(dataset.attrs.get(name) == value for name, value in attributes.items()):
-            found[path.stem] = dataset
-    return found
+    datasets = []
+    for path in (places.data() / stage).glob(f"{dataset}-{scale}-{name}-seed*.nc"):
+        if re.search(r"-seed\d+$", path.stem):  # not a copy such as "…-seed0 (1).nc"
+            status = path.stat()
+            opened = _opened(path.resolve(), stage, (status.st_size, status.st_mtime_ns))
+            if name in ("*", recipe_of(opened)["name"]):
+                datasets.append(opened)
+    return sorted(datasets, key=lambda each: (each.attrs["recipe"], int(each.attrs["seed"])))
+
+
+def need(stage: str, name: str, dataset: str = "cifar10", scale: str = "*") -> list[xr.Dataset]:
+    """Return the stored datasets of a recipe, by seed.
+
+    Raises
+    ------
+    Missing
+        If there is none, with the file of seed 0 and the command that makes it.
+    """
+    datasets = find(stage, name, dataset, scale)
+    if not datasets:
+        path = places.path_of(stage, f"{dataset}-{scale}-{name}-seed0")
+        raise Missing(path, recipes.command(stage, name, scale, dataset))
+    return datasets
+
+
+@functools.cache
+def _opened(path: Path, stage: str, stamp: tuple[int, int]) -> xr.Dataset:
+    return open_dataset(path, stage.partition("/")[0])
 
 
 def recipe_of(dataset: xr.Dataset) -> Mapping[str, Any]:

@@ -28,6 +28,11 @@ def build() -> Path:
     return Path(os.environ.get("REPRO_BUILD", ROOT / "build"))
 
 
+def brief(path: Path) -> Path:
+    """Return a path as seen from the checkout, where it is inside."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def run_folder(recipe: Recipe, seed: int) -> Path:
     """Folder of the checkpoints of a run, in the cache."""
     return cache() / "runs" / recipe.run(seed)
