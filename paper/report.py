@@ -27,7 +27,7 @@ from PIL import Image
 from logit_distributions import recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper import stored, style, tables
+from paper import selection, style, tables
 from paper.__main__ import is_up_to_date, make
 from paper.claims import verdicts as claims
 from paper.claims.__main__ import verdicts
@@ -128,15 +128,15 @@ def _behind(name: str) -> list[xr.Dataset]:
         return []
     return [
         each
-        for scale in stored.scales()[:1]
+        for scale in selection.scales()[:1]
         for recipe in recipes.plan(plan, scale)
-        for each in stored.find("logits", recipe, scale=scale)
+        for each in selection.find("logits", recipe, scale=scale)
     ]
 
 
 def _provenance(dataset: xr.Dataset) -> dict[str, str]:
     attributes = dataset.attrs
-    log = stored.find("log", store.recipe_of(dataset)["name"], attributes["dataset"])
+    log = selection.find("log", store.recipe_of(dataset)["name"], attributes["dataset"])
     seconds = [
         each["seconds"].values.sum() for each in log if each.attrs["run"] == attributes["run"]
     ]
@@ -196,10 +196,12 @@ def explorer() -> dict[str, Any]:
     The logits of the pictured images are 16-bit integers, little-endian, in base64: natural,
     then adversarial, each image by class; times the network's ``scale`` they are logits.
     """
-    scale = stored.runs("logits", "table1", ["st", "at"]).scale
-    pictures = stored.pictures("the explorer")
+    scale = selection.runs("logits", "table1", ["st", "at"]).scale
+    pictures = selection.pictures("the explorer")
     datasets = [
-        each for name in recipes.names(scale) for each in stored.find("logits", name, scale=scale)
+        each
+        for name in recipes.names(scale)
+        for each in selection.find("logits", name, scale=scale)
     ]
     count = len(pictures)
     labels = datasets[0]["label"].values[:count]
@@ -252,7 +254,7 @@ def explorer() -> dict[str, Any]:
 
 def _label(dataset: xr.Dataset) -> str:
     name = store.recipe_of(dataset)["name"]
-    network = stored.label(name) if name in recipes.TEACHERS else f"student {name}"
+    network = selection.label(name) if name in recipes.TEACHERS else f"student {name}"
     return f"{network}, seed {dataset.attrs['seed']}"
 
 
@@ -312,7 +314,7 @@ def page() -> str:
         artefacts=artefacts,
         explorer=explored,
         made=_made(),
-        versions_used=sorted({each.attrs["versions"] for each in stored.find("logits")}),
+        versions_used=sorted({each.attrs["versions"] for each in selection.find("logits")}),
         strip=strip,
         measured=claims.measured,
         basis=claims.basis,
@@ -320,7 +322,7 @@ def page() -> str:
 
 
 def _lead() -> str:
-    runs = stored.runs("logits", "table1", ["st", "at"])
+    runs = selection.runs("logits", "table1", ["st", "at"])
     caveat = (
         "They test the paper’s orders and directions, not its percentages."
         if runs.scale == "small"
@@ -333,7 +335,7 @@ def _lead() -> str:
 
 
 def _made() -> str:
-    files = stored.files("logits/*.nc")
+    files = selection.files("logits/*.nc")
     return (
         f"{len(files)} datasets of logits in {places.data().name}/, each with its recipe, its "
         "seed, the commit and the machine that made it."
