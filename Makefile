@@ -11,7 +11,7 @@ FULL := .venv/full
 FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 
-.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report audit validate test bench kill check lock clean
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims audit theory validate test bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,14 @@ $(TABLES): $(READER)/done
 report: $(READER)/done ## Write build/report.html: everything on one page, with an explorer
 	@$(READER)/bin/python -m paper.report
 
+claims: $(READER)/done ## Print a verdict on every claim of the paper
+	@$(READER)/bin/python -m paper.claims
+
 audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory against simulation; RECOMPUTE=1 redoes a layer
-	@$(<D)/bin/python -m logit_distributions audit $(if $(RECOMPUTE),--recompute)
+	@$(<D)/bin/python -m paper.audit $(if $(RECOMPUTE),--recompute)
+
+theory: $(FULL)/done ## Check Appendix C: errata, verdicts, proofs by machine
+	@$(FULL)/bin/python -m paper.appendix_c
 
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m logit_distributions validate data

@@ -105,14 +105,14 @@ def _record(name: str) -> Path:
 
 def make(name: str) -> None:
     """Make an artefact and note what it was made from."""
-    from paper import stored, style, tables
+    from paper import selection, style, tables
 
-    stored.looked_for.clear()
+    selection.looked_for.clear()
     script = importlib.import_module(f"paper.{name}")
     save = style.save if name.startswith("figure") else tables.save
     save(name, script.make)
     with files.atomic(_record(name)) as temporary:
-        temporary.write_text(json.dumps(state(name, stored.looked_for), indent=1))
+        temporary.write_text(json.dumps(state(name, selection.looked_for), indent=1))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             make(name)
         except ReproError as error:
-            from paper.stored import MissingDataset
+            from paper.selection import MissingDataset
 
             if name in named or not isinstance(error, MissingDataset):
                 code = 1

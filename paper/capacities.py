@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from logit_distributions import recipes
-from paper import stored, style
+from paper import selection, style
 
 COLOURS = {
     "st": style.BLUE, "at": style.ORANGE, "normal": style.GREEN, "fix-1-average": "#e69f00",
@@ -16,7 +16,7 @@ COLOURS = {
 NAMES = {"fix-1-average": "fix-1 (avg)"}
 
 
-def networks(artefact: str) -> stored.Runs:
+def networks(artefact: str) -> selection.Runs:
     """Return the capacities of Figure 5's networks, all of one scale.
 
     Raises
@@ -25,15 +25,15 @@ def networks(artefact: str) -> stored.Runs:
         With the command that makes what is missing.
     """
     try:
-        return stored.runs("capacity", artefact, recipes.FIGURE5)
-    except stored.MissingDataset as error:
+        return selection.runs("capacity", artefact, recipes.FIGURE5)
+    except selection.MissingDataset as error:
         told = str(error).replace(f"logitdist run {artefact}", "logitdist manifolds")
-        raise stored.MissingDataset(told) from error
+        raise selection.MissingDataset(told) from error
 
 
 def name(network: str) -> str:
     """Return how figures call a network."""
-    return NAMES.get(network, stored.label(network))
+    return NAMES.get(network, selection.label(network))
 
 
 def by_seed(datasets: list[xr.Dataset], quantity: str) -> NDArray[np.float64]:
@@ -43,8 +43,8 @@ def by_seed(datasets: list[xr.Dataset], quantity: str) -> NDArray[np.float64]:
     return np.array([each.values for each in means], np.float64)
 
 
-def about(runs: stored.Runs) -> str:
-    """Return a sentence on the manifolds and those of `stored.Runs.about`."""
+def about(runs: selection.Runs) -> str:
+    """Return a sentence on the manifolds and those of `selection.Runs.about`."""
     first = runs["at"][0]
     how = first.attrs
     projected = int((first["features"] > how["manifold_largest"]).sum())

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from logit_distributions import statistics
-from paper import stored, style
+from paper import selection, style
 
 ROW = 0.62
 """Height of an epoch's row, inches."""
@@ -98,7 +98,7 @@ def common_edges(shown: Sequence[Evolution], count: int = 90) -> NDArray[np.floa
     return np.linspace(low, high, count + 1)
 
 
-def late_epochs(runs: stored.Runs) -> str:
+def late_epochs(runs: selection.Runs) -> str:
     """Return what a short training cannot show, or nothing for one of the paper's length."""
     epochs = len(runs["at"][0]["epoch"]) if runs.scale == "small" else 0
     if not epochs:
@@ -109,7 +109,7 @@ def late_epochs(runs: stored.Runs) -> str:
     )
 
 
-def images_note(runs: stored.Runs, test: bool = False) -> str:
+def images_note(runs: selection.Runs, test: bool = False) -> str:
     """Return a sentence on the images and the rounding behind the records by epoch."""
     each = runs["at"][0]
     count = int(each["test"].values.sum())
@@ -123,7 +123,7 @@ def images_note(runs: stored.Runs, test: bool = False) -> str:
 
 def make(artefact: str = "figure1", dataset: str = "cifar10") -> Figure:
     """Return the figure; figure B.4 is the same for CIFAR-100."""
-    runs = stored.runs("epochs", "figure1", ["st", "at"], dataset)
+    runs = selection.runs("epochs", "figure1", ["st", "at"], dataset)
     shown = {name: evolution(runs[name]) for name in ("st", "at")}
     text = f"""
         {style.title(artefact)}. Largest logit of {style.title(dataset)} training images by epoch

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from logit_distributions import statistics
-from paper import stored, style
+from paper import selection, style
 
 FEWEST = 20
 """Images of a seed that a bin of gaps must hold for its accuracy to be drawn."""
@@ -21,7 +21,7 @@ WIDTH, DENSITY_WIDTH = 0.25, 0.125
 
 def make(artefact: str = "figure2", dataset: str = "cifar10") -> Figure:
     """Return the figure; figure B.5 is the same for CIFAR-100."""
-    runs = stored.runs("logits", "figure2", ["st", "at"], dataset)
+    runs = selection.runs("logits", "figure2", ["st", "at"], dataset)
     gaps = {
         name: [statistics.logit_gap(each["logits"].values) for each in runs[name]]
         for name in ("st", "at")
@@ -67,7 +67,8 @@ def _densities(
         middle = float(np.mean([g.mean() for g in values]))
         axes.axvline(middle, color=colour, linewidth=1, linestyle=":")
         axes.text(
-            0.97, 0.9 - 0.12 * list(gaps).index(name), f"{stored.label(name)}: mean {middle:.2f}",
+            0.97, 0.9 - 0.12 * list(gaps).index(name),
+            f"{selection.label(name)}: mean {middle:.2f}",
             color=colour, transform=axes.transAxes, ha="right", weight="bold",
         )  # fmt: skip
     axes.set(xlim=(0, edges[-1]), ylim=(0, None), xlabel="logit gap", ylabel="density")
@@ -86,7 +87,7 @@ def _accuracies(
         axes.plot(middle[drawn], mean, color=colour, linewidth=1.6)
         at = len(mean) // 2 if name == "st" else -1
         axes.annotate(
-            stored.label(name), (middle[drawn][at], mean[at]), xytext=(6, 4),
+            selection.label(name), (middle[drawn][at], mean[at]), xytext=(6, 4),
             textcoords="offset points", color=colour, weight="bold", clip_on=False,
         )  # fmt: skip
     axes.set(xlim=(0, edges[-1]), ylim=(-3, 103), xlabel="logit gap")
@@ -96,7 +97,7 @@ def _accuracies(
 def _text(
     artefact: str,
     dataset: str,
-    runs: stored.Runs,
+    runs: selection.Runs,
     gaps: dict[str, list[NDArray[np.floating]]],
     curves: dict[str, NDArray[np.float64]],
     edges: NDArray[np.floating],
@@ -117,7 +118,7 @@ def _text(
         {standard:.1f} % (paper: a large gap is a strong sign of robustness in AT, not in ST).
         {runs.about()}
         {runs["at"][0].sizes["sample"]:,} test images each; AT of
-        {stored.evaluated_epochs(runs["at"])}, ST of {stored.evaluated_epochs(runs["st"])}.
+        {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
     """
 
 

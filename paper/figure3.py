@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from logit_distributions import statistics
-from paper import stored, style
+from paper import selection, style
 
 CLASS = "frog"
 PAIRS = {"AT-AT": style.ORANGE, "ST-ST": style.BLUE, "AT-ST": style.PURPLE}
@@ -20,12 +20,12 @@ PAIRS = {"AT-AT": style.ORANGE, "ST-ST": style.BLUE, "AT-ST": style.PURPLE}
 
 def make() -> Figure:
     """Return the figure."""
-    runs = stored.runs("logits", "figure3", ["st", "at"])
+    runs = selection.runs("logits", "figure3", ["st", "at"])
     everyone = runs["st"] + runs["at"]
-    labels = stored.labels_of(everyone)
+    labels = selection.labels_of(everyone)
     confidence = np.array([statistics.log_confidence(each["logits"].values) for each in everyone])
     matrix = 100 * statistics.disagreement_matrix(confidence, labels)
-    names = [stored.label(name) for name in ("st", "at") for _ in runs[name]]
+    names = [selection.label(name) for name in ("st", "at") for _ in runs[name]]
     seeds = [int(each.attrs["seed"]) for each in everyone]
     errors = {name: _errors(runs[name], labels) for name in ("st", "at")}
     overlaps = overlap_of_pairs(runs, labels)
@@ -103,7 +103,7 @@ def _error_curves(axes: Any, errors: dict[str, dict[str, NDArray[np.float64]]]) 
             axes.errorbar(
                 k, mean, spread, color=style.COLOURS[name], linestyle=line, marker="o",
                 markersize=3, linewidth=1.3, markerfacecolor="white" if line == "--" else None,
-                label=f"{stored.label(name)}, {kind}",
+                label=f"{selection.label(name)}, {kind}",
             )  # fmt: skip
     axes.legend(fontsize=8)
     axes.set(xlabel="rank k of the wrongly predicted class", ylabel="errors (%)", ylim=(0, None))
@@ -111,7 +111,7 @@ def _error_curves(axes: Any, errors: dict[str, dict[str, NDArray[np.float64]]]) 
 
 
 def overlap_of_pairs(
-    runs: stored.Runs, labels: NDArray[np.int64]
+    runs: selection.Runs, labels: NDArray[np.int64]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Return AO@k in percent of every pair of networks, for the same image and a permuted one.
 
@@ -161,7 +161,7 @@ def overlap_text(overlaps: dict[str, dict[str, NDArray[np.float64]]], k: int = 3
 
 
 def _text(
-    runs: stored.Runs,
+    runs: selection.Runs,
     matrix: NDArray[np.float64],
     names: list[str],
     far: float,
@@ -173,7 +173,7 @@ def _text(
         kinds.setdefault("-".join(sorted((names[i], names[j]))), []).append(matrix[i, j])
     between = ", ".join(f"{name} {np.mean(values):.1f} %" for name, values in kinds.items())
     second = ", ".join(
-        f"{stored.label(name)} {kinds['natural'].mean(0)[1]:.0f} % natural and "
+        f"{selection.label(name)} {kinds['natural'].mean(0)[1]:.0f} % natural and "
         f"{kinds['adversarial'].mean(0)[1]:.0f} % adversarial"
         for name, kinds in errors.items()
     )
@@ -187,7 +187,7 @@ def _text(
         class rankings of pairs of networks, solid for the same image, dashed for a random other of
         its class; AO@3: {overlap_text(overlaps)}. Mean ± sd over seeds (C) or pairs (D).
         {runs.about()} {runs["at"][0].sizes["sample"]:,} test images; AT of
-        {stored.evaluated_epochs(runs["at"])}.
+        {selection.evaluated_epochs(runs["at"])}.
     """
 
 

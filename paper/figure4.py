@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from logit_distributions import manipulations, recipes, statistics
-from paper import stored, style
+from paper import selection, style
 
 SHOWN_K = 3
 SHOWN_CLASS = "frog"
@@ -28,10 +28,10 @@ def name(k: int, how: str) -> str:
 def make() -> Figure:
     """Return the figure."""
     names = [name(k, how) for k in sorted(recipes.SWEPT_K) for how in MANIPULATIONS]
-    runs = stored.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: names)
-    found, about = stored.sweep(runs)
+    runs = selection.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: names)
+    found, about = selection.sweep(runs)
     teacher = runs["at"][0]
-    pictures = stored.pictures("figure4")
+    pictures = selection.pictures("figure4")
     image = example(teacher, len(pictures))
     figure = style.canvas(7.2, 5.0, _text(runs, found, about, image, teacher))
     parts = figure.subfigures(2, 1, height_ratios=[1, 1.25])
@@ -83,7 +83,7 @@ def _manipulations(
     panels[1].set_ylabel("logit")
 
 
-def _sweep(axes: Any, found: dict[str, stored.Accuracy]) -> None:
+def _sweep(axes: Any, found: dict[str, selection.Accuracy]) -> None:
     normal = found["normal"]
     low, high = normal.interval("adversarial")
     axes.axhspan(low, high, color="#eeeeee", zorder=0)
@@ -113,7 +113,7 @@ def _sweep(axes: Any, found: dict[str, stored.Accuracy]) -> None:
 def errorbars(
     axes: Any,
     x: NDArray[np.floating],
-    points: list[stored.Accuracy],
+    points: list[selection.Accuracy],
     kind: str,
     colour: str,
     marker: str = "o",
@@ -128,7 +128,7 @@ def errorbars(
     )  # fmt: skip
 
 
-def _noise(runs: stored.Runs) -> str:
+def _noise(runs: selection.Runs) -> str:
     """Return a sentence on how much trainings of the same student differ, if several are stored."""
     spreads = [
         f"{100 * statistics.mean_and_sd(robust)[1]:.1f} points for {each} ({len(robust)} seeds)"
@@ -140,8 +140,8 @@ def _noise(runs: stored.Runs) -> str:
 
 
 def _text(
-    runs: stored.Runs,
-    found: dict[str, stored.Accuracy],
+    runs: selection.Runs,
+    found: dict[str, selection.Accuracy],
     about: str,
     image: int,
     teacher: xr.Dataset,
@@ -161,7 +161,7 @@ def _text(
     )
     return f"""
         Figure 4. (A) Test image {int(teacher["index"].values[image])}, the logits of AT (seed
-        {teacher.attrs["seed"]}, {stored.evaluated_epochs([teacher])}) and two manipulations of
+        {teacher.attrs["seed"]}, {selection.evaluated_epochs([teacher])}) and two manipulations of
         them; blue: true class, orange: changed. (B) Accuracy under APGD-CE, then APGD-DLR (Linf
         8/255), of students taught from the logits that AT gives the training images, all but the k
         largest permuted or averaged; k = 9 changes nothing and is the normal student,

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from logit_distributions import recipes
-from paper import stored, style
+from paper import selection, style
 from paper.figure4 import errorbars
 
 LOSSES = {
@@ -21,15 +21,15 @@ LOSSES = {
 
 def names(scale: str, losses: Sequence[str]) -> list[str]:
     """Return the recipes of the students of a figure."""
-    epochs = sorted(recipes.TEACHER_EPOCHS[scale])
+    epochs = sorted(recipes.Scale.parse(scale).teacher_epochs)
     return [f"{loss}-epoch-{epoch}" for loss in losses for epoch in epochs]
 
 
 def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Figure:
     """Return the figure; figure A.7 is the same with two losses."""
-    runs = stored.runs("logits", artefact, ["at"], optional=lambda scale: names(scale, losses))
-    epochs = sorted(recipes.TEACHER_EPOCHS[runs.scale])
-    found, about = stored.sweep(runs)
+    runs = selection.runs("logits", artefact, ["at"], optional=lambda scale: names(scale, losses))
+    epochs = sorted(recipes.Scale.parse(runs.scale).teacher_epochs)
+    found, about = selection.sweep(runs)
     points = {
         loss: {e: found[f"{loss}-epoch-{e}"] for e in epochs if f"{loss}-epoch-{e}" in found}
         for loss in losses
@@ -59,16 +59,16 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
 def _teacher(axes: Any, scale: str, kind: str) -> None:
     """Draw the teacher's own accuracy on the validation images, mean over seeds."""
     variable = "validation_robust_accuracy" if kind == "adversarial" else "validation_accuracy"
-    logs = stored.select("log", "figureA6", scale, "at")
+    logs = selection.select("log", "figureA6", scale, "at")
     accuracy = 100 * np.mean([log[variable].values for log in logs], axis=0)
     axes.plot(logs[0]["epoch"].values, accuracy, color="#888888", linestyle="--", linewidth=1)
 
 
 def _text(
     artefact: str,
-    points: dict[str, dict[int, stored.Accuracy]],
+    points: dict[str, dict[int, selection.Accuracy]],
     about: str,
-    runs: stored.Runs,
+    runs: selection.Runs,
 ) -> str:
     described = []
     for loss, by_epoch in points.items():

@@ -6,13 +6,13 @@ import sys
 
 from matplotlib.figure import Figure
 
-from paper import stored, style
+from paper import selection, style
 from paper.figure1 import ROW, common_edges, evolution, images_note, late_epochs, ridges
 
 
 def make() -> Figure:
     """Return the figure."""
-    runs = stored.runs("epochs", "figureB1", ["st", "at"])
+    runs = selection.runs("epochs", "figureB1", ["st", "at"])
     shown = {
         "ST, training images": evolution(runs["st"], gap=True),
         "AT, training images": evolution(runs["at"], gap=True),

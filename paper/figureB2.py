@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from logit_distributions import statistics
-from paper import stored, style
+from paper import selection, style
 from paper.figure3 import CLASS
 
 ROWS, COLUMNS = 3, 5
@@ -24,9 +24,9 @@ CORNERS = {
 
 def make() -> Figure:
     """Return the figure."""
-    runs = stored.runs("logits", "figureB2", ["st", "at"])
-    labels = stored.labels_of(runs["st"] + runs["at"])
-    pictures = stored.pictures("figureB2")
+    runs = selection.runs("logits", "figureB2", ["st", "at"])
+    labels = selection.labels_of(runs["st"] + runs["at"])
+    pictures = selection.pictures("figureB2")
     members = np.flatnonzero(labels == list(runs["at"][0]["class"].values).index(CLASS))
     confidence = {
         name: [statistics.log_confidence(each["logits"].values[members]) for each in runs[name]]
@@ -59,7 +59,7 @@ def quadrant(at: NDArray[np.float64], st: NDArray[np.float64], x: int, y: int) -
 
 
 def _text(
-    runs: stored.Runs,
+    runs: selection.Runs,
     confidence: dict[str, list[NDArray[np.float64]]],
     pool: NDArray[np.bool_],
     plain: NDArray[np.float64],

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from logit_distributions import statistics
-from paper import stored, style
+from paper import selection, style
 
 CLASSES = ("airplane", "automobile", "deer", "frog", "ship")
 COUNT = 5
@@ -19,9 +19,9 @@ COUNT = 5
 
 def make() -> Figure:
     """Return the figure."""
-    runs = stored.runs("logits", "figureB3", ["st", "at"])
-    labels = stored.labels_of(runs["st"] + runs["at"])
-    pictures = stored.pictures("figureB3")
+    runs = selection.runs("logits", "figureB3", ["st", "at"])
+    labels = selection.labels_of(runs["st"] + runs["at"])
+    pictures = selection.pictures("figureB3")
     pool = len(pictures)
     labels = labels[:pool]
     seeds = _seeds([runs["st"][0], runs["at"][0]], labels)
@@ -41,7 +41,7 @@ def make() -> Figure:
                 style.tile(axes, pictures[neighbour], x + 1.1 * column, 1.1 * row, framed=other)
     axes.text(0, 0.12, "seed", va="bottom")
     for name, x in begins.items():
-        text = f"nearest in {stored.label(name)}"
+        text = f"nearest in {selection.label(name)}"
         axes.text(x, 0.12, text, va="bottom", color=style.COLOURS[name], weight="bold")
     style.album(axes, begins["at"] + 1.1 * COUNT - 0.1, 1.1 * len(seeds) - 0.1)
     return figure
@@ -77,7 +77,7 @@ def similarity(
 
 
 def _text(
-    runs: stored.Runs,
+    runs: selection.Runs,
     measured: dict[str, NDArray[np.float64]],
     pictures: NDArray[np.uint8],
     labels: NDArray[np.int64],

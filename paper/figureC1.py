@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from logit_distributions.theory import surrogate
+from paper.appendix_c import surrogate
+from paper.appendix_c.drawing import COLOURS, TITLES, thresholds
 from paper.style import caption
 from paper.style import main as save
-from paper.theory_figures import COLOURS, TITLES, thresholds
 
 BETA = np.linspace(0.01, 12, 1200)
 LIMIT = 20.0

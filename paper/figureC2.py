@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from logit_distributions.theory.response import ERROR, SENSITIVITIES, mean_field_loss
-from logit_distributions.theory.surrogate import CLASSES, VARIANTS
+from paper.appendix_c.drawing import TITLES, grid, surface
+from paper.appendix_c.response import ERROR, SENSITIVITIES, mean_field_loss
+from paper.appendix_c.surrogate import CLASSES, VARIANTS
 from paper.style import caption
 from paper.style import main as save
-from paper.theory_figures import TITLES, grid, surface
 
 ERRORS = sorted((ERROR, *SENSITIVITIES))
 

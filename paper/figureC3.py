@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from logit_distributions.theory.response import (
+from paper.appendix_c.drawing import TITLES, grid, surface
+from paper.appendix_c.response import (
     ERROR,
     Equation10,
     relative_gap_change,
     shielding_gap,
 )
-from logit_distributions.theory.surrogate import CLASSES, VARIANTS
+from paper.appendix_c.surrogate import CLASSES, VARIANTS
 from paper.style import caption
 from paper.style import main as save
-from paper.theory_figures import TITLES, grid, surface
 
 EPS = 0.1
 LEVELS = [0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 100.0]

@@ -24,12 +24,14 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from logit_distributions import claims, recipes, store
+from logit_distributions import plans, recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.measures import QUANTITIES
 from logit_distributions.store import files, places
-from paper import stored, style, tables
+from paper import selection, style, tables
 from paper.__main__ import is_up_to_date, make
+from paper.claims import verdicts as claims
+from paper.claims.__main__ import verdicts
+from paper.claims.terms import QUANTITIES
 
 WEB = Path(__file__).with_name("web")
 SURPRISING = 10
@@ -122,19 +124,19 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
 def _behind(name: str) -> list[xr.Dataset]:
     """Return the stored logit datasets that an artefact's plan names."""
     plan = {"table3": "table2"}.get(name, name)
-    if plan not in recipes.PLANS:
+    if plan not in plans.SHOWN:
         return []
     return [
         each
-        for scale in stored.scales()[:1]
-        for recipe in recipes.plan(plan, scale)
-        for each in stored.find("logits", recipe, scale=scale)
+        for scale in selection.scales()[:1]
+        for recipe in plans.names(plan, recipes.Scale.parse(scale))
+        for each in selection.find("logits", recipe, scale=scale)
     ]
 
 
 def _provenance(dataset: xr.Dataset) -> dict[str, str]:
     attributes = dataset.attrs
-    log = stored.find("log", store.recipe_of(dataset)["name"], attributes["dataset"])
+    log = selection.find("log", store.recipe_of(dataset)["name"], attributes["dataset"])
     seconds = [
         each["seconds"].values.sum() for each in log if each.attrs["run"] == attributes["run"]
     ]
@@ -194,10 +196,12 @@ def explorer() -> dict[str, Any]:
     The logits of the pictured images are 16-bit integers, little-endian, in base64: natural,
     then adversarial, each image by class; times the network's ``scale`` they are logits.
     """
-    scale = stored.runs("logits", "table1", ["st", "at"]).scale
-    pictures = stored.pictures("the explorer")
+    scale = selection.runs("logits", "table1", ["st", "at"]).scale
+    pictures = selection.pictures("the explorer")
     datasets = [
-        each for name in recipes.names(scale) for each in stored.find("logits", name, scale=scale)
+        each
+        for name in recipes.names(recipes.Scale.parse(scale))
+        for each in selection.find("logits", name, scale=scale)
     ]
     count = len(pictures)
     labels = datasets[0]["label"].values[:count]
@@ -250,7 +254,7 @@ def explorer() -> dict[str, Any]:
 
 def _label(dataset: xr.Dataset) -> str:
     name = store.recipe_of(dataset)["name"]
-    network = stored.label(name) if name in recipes.TEACHERS else f"student {name}"
+    network = selection.label(name) if name in recipes.TEACHERS else f"student {name}"
     return f"{network}, seed {dataset.attrs['seed']}"
 
 
@@ -276,7 +280,7 @@ def _sheet(pictures: NDArray[np.uint8]) -> str:
 def page() -> str:
     """Return the whole page."""
     explored = explorer()
-    found = claims.verdicts()
+    found = verdicts()
     named: dict[str, list[claims.Verdict]] = {}
     for each in found:
         artefact_of = each.claim.artefact
@@ -310,7 +314,7 @@ def page() -> str:
         artefacts=artefacts,
         explorer=explored,
         made=_made(),
-        versions_used=sorted({each.attrs["versions"] for each in stored.find("logits")}),
+        versions_used=sorted({each.attrs["versions"] for each in selection.find("logits")}),
         strip=strip,
         measured=claims.measured,
         basis=claims.basis,
@@ -318,7 +322,7 @@ def page() -> str:
 
 
 def _lead() -> str:
-    runs = stored.runs("logits", "table1", ["st", "at"])
+    runs = selection.runs("logits", "table1", ["st", "at"])
     caveat = (
         "They test the paper’s orders and directions, not its percentages."
         if runs.scale == "small"
@@ -331,7 +335,7 @@ def _lead() -> str:
 
 
 def _made() -> str:
-    files = stored.files("logits/*.nc")
+    files = selection.files("logits/*.nc")
     return (
         f"{len(files)} datasets of logits in {places.data().name}/, each with its recipe, its "
         "seed, the commit and the machine that made it."

@@ -2,7 +2,7 @@
 
 import sys
 
-from paper import stored, tables
+from paper import selection, tables
 from paper.style import title
 
 PARTS = {"cifar10": "table1", "cifar100": "table1-cifar100"}
@@ -12,7 +12,7 @@ def make() -> tables.Table:
     """Return the table from the stored datasets."""
     rows, notes = [], [tables.METHOD_NOTE]
     for dataset, part in PARTS.items():
-        if dataset != "cifar10" and not stored.scales(dataset=dataset):
+        if dataset != "cifar10" and not selection.scales(dataset=dataset):
             command = f"logitdist run table1 --dataset {dataset}"
             notes.append(f"{title(dataset)}: not stored yet; make it with '{command}'.")
             continue
@@ -26,7 +26,7 @@ def make() -> tables.Table:
 def _half(dataset: str, part: str) -> tuple[list[tuple[str, ...]], list[str]]:
     """Return the rows and notes of one data set."""
     rows, notes = [], []
-    for scale in stored.scales(dataset=dataset) or ["small"]:
+    for scale in selection.scales(dataset=dataset) or ["small"]:
         measured = {}
         for name, paper in tables.reported(part).items():
             measured[paper["label"]] = ours = tables.accuracies("table1", scale, name, dataset)

@@ -4,14 +4,14 @@ import sys
 
 import numpy as np
 
-from paper import stored, tables
+from paper import selection, tables
 
 
 def make() -> tables.Table:
     """Return the table from the stored datasets."""
     reported = tables.reported("table2")
     rows, notes = [], [tables.METHOD_NOTE]
-    for scale in stored.scales() or ["small"]:
+    for scale in selection.scales() or ["small"]:
         measured = {name: tables.accuracies("table2", scale, name) for name in reported}
         for name, ours in measured.items():
             paper = reported[name]
@@ -19,7 +19,7 @@ def make() -> tables.Table:
         notes.append(tables.scale_note(scale, measured))
         errors = [
             100 * log.attrs["teacher_training_error"]
-            for log in stored.select("log", "table2", scale, name="normal")
+            for log in selection.select("log", "table2", scale, name="normal")
         ]
         notes.append(
             f"The teacher gets {tables.in_percent(np.array(errors))} % of the training images "

@@ -5,19 +5,19 @@ import sys
 
 import numpy as np
 
-from paper import stored, tables
+from paper import selection, tables
 
 
 def make() -> tables.Table:
     """Return the table from the stored training logs."""
     rows: list[tuple[str, ...]] = []
     notes = ["Hours of wall time, mean ± sd over runs; the paper's on a Titan Xp."]
-    for scale in stored.scales("log") or ["small"]:
+    for scale in selection.scales("log") or ["small"]:
         settings: dict[str, None] = {}
         for method, paper in tables.reported("table3").items():
             logs = [
                 log
-                for log in stored.select("log", "table2", scale, dataset="cifar10")
+                for log in selection.select("log", "table2", scale, dataset="cifar10")
                 if log.attrs["method"] == method
             ]
             if not logs:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from logit_distributions import statistics, store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper.stored import select
+from paper.selection import select
 
 
 @dataclass(frozen=True)

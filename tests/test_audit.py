@@ -7,28 +7,31 @@ import pytest
 import xarray as xr
 
 import manifold_capacity as mc
-from logit_distributions import audit, capacity, claims, cli, measures, recipes, store
+from logit_distributions import capacity, recipes, store
 from logit_distributions.capacity import Interval, Settings
 from logit_distributions.errors import ReproError
+from logit_distributions.read.capacity import compared, row
+from paper import audit
+from paper.claims import terms
+from paper.claims import verdicts as claims
+from paper.claims.__main__ import verdicts
 from tests import naive, toy_results
 from tests.conftest import STORED
 
 
 @pytest.mark.parametrize(
-    ("ratio", "verdict"),
+    ("ratio", "expected"),
     [
         (Interval(1.1, 0.99, 1.2), "agree"),
-        (Interval(1.1, 1.01, 1.2), "mildly above"),
-        (Interval(0.9, 0.85, 0.95), "mildly below"),
-        (Interval(1.3, 1.2, 1.4), "clearly above"),
-        (Interval(0.5, 0.4, 0.6), "clearly below"),
+        (Interval(1.1, 1.01, 1.2), "differ"),
+        (Interval(0.9, 0.85, 0.95), "differ"),
         (Interval(0.5, 0.4, 1.6), "agree"),
         (Interval(np.nan, np.nan, np.nan), "few features"),
         (Interval(0.9, 0.8, np.inf), "few features"),
     ],
 )
-def test_verdicts_follow_the_rule(ratio, verdict):
-    assert audit.verdict(ratio) == verdict
+def test_comparisons_follow_the_rule(ratio, expected):
+    assert compared(ratio) == expected
 
 
 def test_ratios_have_the_intervals_of_independent_errors():
@@ -68,7 +71,7 @@ def test_known_answers_are_found():
         row = rows[name]
         for estimator in ("raw", "unbiased", "conic"):
             assert row.capacities[estimator].value == pytest.approx(row.exact, rel=0.12), name
-        assert audit.verdict(row.conic_to_simulation) == "agree"
+        assert compared(row.conic_to_simulation) == "agree"
     assert rows["points"].ball == pytest.approx(1, abs=0.05)
     correlated = rows["balls R 0.5, rank 4"]
     assert correlated.correlation > rows["balls R 0.5, D 2"].correlation + 0.1
@@ -87,12 +90,12 @@ def layer():
 def test_what_is_measured_again_must_agree(layer):
     said = []
     assert audit.agreement(layer, layer, said.append)
-    assert all(line.endswith("agrees") for line in said)
+    assert all(line.endswith(" agree") for line in said)
     for name, factor in (("conic_capacity", 2), ("radius", 1.5), ("center_correlation", 1.02)):
         other = layer.copy()
         other[name] = factor * layer[name]
         assert not audit.agreement(layer, other, said.append)
-        assert sum(line.endswith("DIFFERS") for line in said[-8:]) == 1
+        assert sum(line.endswith("DIFFER") for line in said[-8:]) == 1
     lost = layer.assign(simulated_capacity=float("nan"))
     assert not audit.agreement(layer, lost, said.append)
 
@@ -100,9 +103,9 @@ def test_what_is_measured_again_must_agree(layer):
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    measures.forget()
+    terms.forget()
     yield tmp_path
-    measures.forget()
+    terms.forget()
 
 
 def test_measures_of_manifolds(results):
@@ -112,7 +115,7 @@ def test_measures_of_manifolds(results):
     at = data.sel(layer="stem")
 
     def value(formula):
-        return measures.evaluate(formula, "cifar10", "small").values[(1,)]
+        return terms.evaluate(formula, "cifar10", "small").values[(1,)]
 
     expected = {
         'manifold("capacity", "stem", "at")': float(at["combined_capacity"]),
@@ -130,44 +133,36 @@ def test_measures_of_manifolds(results):
     }
     for formula, number in expected.items():
         assert value(formula) == pytest.approx(number, rel=1e-5), formula
-    found = measures.evaluate('manifold("capacity", "stem", "at")', "cifar10", "small")
+    found = terms.evaluate('manifold("capacity", "stem", "at")', "cifar10", "small")
     low, high = found.interval
     assert low < found.mean < high
     assert found.images == at.sizes["manifold"]
     lists = [[1.0, 2.0, 4.0], [1.1, 1.9, 5.0]]
-    pair = [[measures.Estimate({(0,): np.full(3, v)}) for v in each] for each in lists]
-    correlation = measures._log_correlation(*pair).values[(0,)]
+    pair = [[terms.Estimate({(0,): np.full(3, v)}) for v in each] for each in lists]
+    correlation = terms._log_correlation(*pair).values[(0,)]
     assert correlation == pytest.approx(np.corrcoef(np.log(lists))[0, 1])
 
 
 def test_every_claim_about_manifolds_is_judged():
     wanted = [claim.id for claim in claims.register() if claim.id.startswith("manifold-")]
     assert len(wanted) == 15
-    for found in claims.verdicts(wanted):
+    for found in verdicts(wanted):
         assert found.value is not None or "not a number" in found.reason
         assert found.scale == "small"
 
 
-def test_the_audit_prints_every_row_and_sentence(capsys):
-    assert cli.main(["audit"]) == 0
+def test_the_audit_prints_every_row(capsys):
+    assert audit.main([]) == 0
     printed = capsys.readouterr().out
     for file in sorted((STORED / "capacity").rglob("*.nc")):
         found = store.open_dataset(file)
         block = printed.split(f"{found.attrs['run']}: {found.attrs['manifold_kind']} manifolds")[1]
         for layer in found["layer"].values:
             assert f"\n  {layer} " in block.split("\n\n")[0]
-    for words in (
-        "tight relationship",
-        "mildly overestimating",
-        "falls off",
-        "similar",
-        "reversed",
-    ):
-        assert words in printed
 
 
 def test_without_capacities_the_command_that_makes_them_is_named(results, capsys):
-    assert cli.main(["audit"]) == 1
+    assert audit.main([]) == 1
     assert "make some with 'logitdist manifolds'" in capsys.readouterr().err
 
 
@@ -181,7 +176,7 @@ def test_capacities_of_other_weights_are_not_recomputed(results):
 
 
 def test_rows_need_no_more_than_a_dataset(layer):
-    one = audit.row("x", layer)
+    one = row("x", layer)
     assert isinstance(layer, xr.Dataset)
     assert one.layer == ""
     assert one.theory_to_simulation.value == pytest.approx(

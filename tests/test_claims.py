@@ -8,9 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
-from logit_distributions import claims, cli, images, measures, recipes, statistics, store
+from logit_distributions import images, recipes, statistics, store
 from logit_distributions.errors import ReproError
-from logit_distributions.measures import Estimate
+from paper.claims import terms
+from paper.claims import verdicts as claims
+from paper.claims.__main__ import main
+from paper.claims.__main__ import verdicts as judged_all
+from paper.claims.terms import Estimate
 from tests.conftest import STORED
 
 TEACHERS = ("st", "at")
@@ -18,7 +22,7 @@ TEACHERS = ("st", "at")
 
 @pytest.fixture(scope="module")
 def verdicts():
-    return {found.claim.id: found for found in claims.verdicts()}
+    return {found.claim.id: found for found in judged_all()}
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def judged(*ids):
-    return {found.claim.id: found for found in claims.verdicts(ids)}
+    return {found.claim.id: found for found in judged_all(ids)}
 
 
 def test_the_register_is_complete_and_readable():
@@ -62,17 +66,17 @@ def test_every_claim_has_a_verdict_and_a_reason_where_it_cannot_be_tested(verdic
     assert set(verdicts) == {claim.id for claim in claims.register()}
     for found in verdicts.values():
         assert found.verdict in claims.VERDICTS
-        if found.verdict == claims.VERDICTS[-1]:
+        if found.verdict == claims.UNTESTABLE:
             assert "is missing; make it with 'logitdist" in found.reason or found.scale == "small"
 
 
 def test_numbers_of_the_paper_are_never_compared_with_small_networks(verdicts):
     for found in verdicts.values():
         if found.claim.scale == "paper" and found.scale != "paper":
-            assert found.verdict == claims.VERDICTS[-1]
+            assert found.verdict == claims.UNTESTABLE
         if found.scale == "small":
             assert found.verdict != "holds"
-        if found.claim.dataset == "cifar100" and found.verdict == claims.VERDICTS[-1]:
+        if found.claim.dataset == "cifar100" and found.verdict == claims.UNTESTABLE:
             assert "cifar100-" in found.reason
 
 
@@ -104,7 +108,7 @@ def test_deleted_data_cannot_be_tested(copy):
     assert judged("gap-lower")["gap-lower"].verdict == "holds in direction"
     for file in copy.glob("logits/*-at-*"):
         file.unlink()
-    measures.forget()
+    terms.forget()
     found = judged("gap-lower", "table1-at-natural", "labels-differ")
     for name, verdict in found.items():
         assert verdict.verdict == "cannot be tested at this scale", name
@@ -122,12 +126,12 @@ def test_one_seed_is_too_few_for_pairs(copy):
 def test_a_renamed_dataset_is_refused(copy):
     run = copy / "logits" / "cifar10-small-at-seed0.nc"
     run.rename(copy / "logits" / "cifar10-small-normal-seed0.nc")
-    with pytest.raises(ReproError, match="likely renamed"):
+    with pytest.raises(ReproError, match="likely copied or renamed"):
         judged("distils")
 
 
 def estimate(*values, spread=0.1, images=100):
-    noise = np.linspace(-spread, spread, measures.RESAMPLES)
+    noise = np.linspace(-spread, spread, terms.RESAMPLES)
     units = {(seed,): np.concatenate([[v], v + noise]) for seed, v in enumerate(values)}
     return Estimate(units, images)
 
@@ -172,26 +176,26 @@ def test_terms_of_one_number_a_seed_are_paired_by_seed():
         (0, 1): 0,
         (1, 1): 2,
     }
-    with pytest.raises(measures.MissingError, match="no seed in common"):
+    with pytest.raises(terms.MissingError, match="no seed in common"):
         first - Estimate({(8,): np.zeros(3)})
 
 
 def test_combinations():
     both = [estimate(1, 5), estimate(3, 2)]
-    assert measures.COMBINATIONS["least"](both).values == {(0,): 1, (1,): 2}
-    assert measures.COMBINATIONS["most"](both).values == {(0,): 3, (1,): 5}
-    assert measures.COMBINATIONS["average"](both).values == {(0,): 2, (1,): 3.5}
+    assert terms.COMBINATIONS["least"](both).values == {(0,): 1, (1,): 2}
+    assert terms.COMBINATIONS["most"](both).values == {(0,): 3, (1,): 5}
+    assert terms.COMBINATIONS["average"](both).values == {(0,): 2, (1,): 3.5}
     line = [estimate(2.0 + 0.5 * k) for k in range(5)]
-    assert measures.COMBINATIONS["slope"](line).mean == pytest.approx(0.5)
+    assert terms.COMBINATIONS["slope"](line).mean == pytest.approx(0.5)
 
 
 def test_intervals_are_those_of_the_mean():
     draws = np.random.default_rng(1).normal(3, 2, 2000)
-    found = Estimate({(0,): measures.resampled(draws)}, 2000)
+    found = Estimate({(0,): terms.resampled(draws)}, 2000)
     assert found.mean == pytest.approx(draws.mean())
     half = 1.96 * draws.std() / np.sqrt(2000)
     assert found.interval == pytest.approx((draws.mean() - half, draws.mean() + half), abs=0.02)
-    share = Estimate({(0,): np.zeros(1 + measures.RESAMPLES)}, 2000, share=True)
+    share = Estimate({(0,): np.zeros(1 + terms.RESAMPLES)}, 2000, share=True)
     assert share.interval == pytest.approx((0, 100 * 1.96**2 / (2000 + 1.96**2)), abs=1e-3)
 
 
@@ -202,7 +206,7 @@ def test_terms_are_the_statistics_of_the_stored_networks():
     labels = at["label"].values.astype(int)
 
     def term(formula):
-        return measures.evaluate(formula, "cifar10", "small").values
+        return terms.evaluate(formula, "cifar10", "small").values
 
     gap = statistics.logit_gap(at["logits"].values)
     assert term('skewness("gap", "at")')[(0,)] == pytest.approx(statistics.skewness(gap))
@@ -266,9 +270,7 @@ def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
     ]
     assert found["a7-l1"].value == pytest.approx(apart[0] - apart[1], rel=1e-4)
     assert found["a7-l1"].verdict == "holds in direction"
-    epochs = measures.evaluate(
-        'best_epoch(lambda e: robust(f"logits-epoch-{e}"))', "cifar10", "small"
-    )
+    epochs = terms.evaluate('best_epoch(lambda e: robust(f"logits-epoch-{e}"))', "cifar10", "small")
     assert epochs.mean == 1 + np.argmax(of_logits)
 
 
@@ -289,7 +291,7 @@ def test_pictures_are_measured_as_described():
                 grey[r, c] for r in range(32) for c in range(32) if min(r, c, 31 - r, 31 - c) < 4
             ]
             rough.append(np.std(border))
-    found = measures.evaluate('border_roughness("at")', "cifar10", "small")
+    found = terms.evaluate('border_roughness("at")', "cifar10", "small")
     assert found.values[(0,)] == pytest.approx(np.mean(rough), rel=1e-3)
     assert found.images == 1000
     unit = logits / np.linalg.norm(logits, axis=1, keepdims=True)
@@ -298,9 +300,9 @@ def test_pictures_are_measured_as_described():
         near = [j for j in np.argsort(-(unit @ unit[i]), kind="stable") if j != i][:5]
         same += [labels[j] == labels[i] for j in near]
         colour += [np.linalg.norm(means[j] - means[i]) for j in near]
-    found = measures.evaluate('neighbour_same_class("at")', "cifar10", "small")
+    found = terms.evaluate('neighbour_same_class("at")', "cifar10", "small")
     assert found.values[(0,)] == pytest.approx(100 * np.mean(same))
-    found = measures.evaluate('neighbour_distance("colour", "at")', "cifar10", "small")
+    found = terms.evaluate('neighbour_distance("colour", "at")', "cifar10", "small")
     assert found.values[(0,)] == pytest.approx(np.mean(colour), rel=1e-3)
 
 
@@ -309,7 +311,7 @@ def test_networks_attacked_on_fewer_images_are_compared_on_those(copy):
     data = store.open_dataset(few)
     store.write(data.isel(sample=slice(500)), few)
     (copy / "logits" / "cifar10-small-st-seed1.nc").unlink()
-    found = measures.evaluate('natural("st") - natural("at")', "cifar10", "small")
+    found = terms.evaluate('natural("st") - natural("at")', "cifar10", "small")
     at = store.open_dataset(copy / "logits" / "cifar10-small-at-seed0.nc")
     hits = [
         statistics.correct(d["logits"].values[:500], d["label"].values[:500]).mean()
@@ -321,29 +323,29 @@ def test_networks_attacked_on_fewer_images_are_compared_on_those(copy):
 
 def test_the_command_prints_a_line_each(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    assert cli.main(["claims", "max-lower", "table1-st-natural", "C-minima"]) == 0
+    assert main(["max-lower", "table1-st-natural", "C-minima"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("  ") for line in lines) == 3
     assert all(len(line) <= 100 for line in lines)
     assert lines[0] == "DOES NOT HOLD: 1 of 3"
     monkeypatch.delenv("COLUMNS")
-    assert cli.main(["claims", "table1-st-natural"]) == 0
+    assert main(["table1-st-natural"]) == 0
     assert "make it with 'logitdist run st --scale paper'\n" in capsys.readouterr().out
-    assert cli.main(["claims", "--details", "max-lower"]) == 0
+    assert main(["--details", "max-lower"]) == 0
     out = capsys.readouterr().out
     for part in ("as stated if > 0", "seeds 0, 1", "see       figure1", "abstract"):
         assert part in out
 
 
 def test_the_command_prints_json(capsys):
-    assert cli.main(["claims", "--json", "gap-lower"]) == 0
+    assert main(["--json", "gap-lower"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["verdict"] == "holds in direction"
     assert entry["low"] < entry["value"] < entry["high"]
 
 
 def test_an_unknown_claim_is_one_line(capsys):
-    assert cli.main(["claims", "nonsense"]) == 1
+    assert main(["nonsense"]) == 1
     assert capsys.readouterr().err == (
-        "logitdist: error: no claim 'nonsense'; 'logitdist claims' prints the ids of all\n"
+        "claims: no claim 'nonsense'; 'make claims' prints the ids of all\n"
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from logit_distributions import images, recipes, store
 from logit_distributions.store import places
 from paper import __main__ as driver
-from paper import stored, style
+from paper import selection, style
 from tests import naive, toy_results
 
 FIGURES = [name for name in driver.names() if name.startswith("figure") and name[6] != "C"]
@@ -136,14 +136,14 @@ def test_missing_data_fail_only_what_was_named(own_results, capsys):
 
 def test_modules_that_a_script_needs_are_found():
     found = {path.name for path in driver.sources("figureB5")}
-    assert {"figureB5.py", "figure2.py", "style.py", "stored.py", "statistics.py"} <= found
+    assert {"figureB5.py", "figure2.py", "style.py", "selection.py", "statistics.py"} <= found
     assert "figure3.py" not in found
 
 
 def test_a_sweep_compares_on_common_images_and_seeds(results):
     some = toy_results.STUDENTS[1:3]
-    runs = stored.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: some)
-    found, about = stored.sweep(runs)
+    runs = selection.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: some)
+    found, about = selection.sweep(runs)
     assert "seed 0, attacked on the first 90 test images" in about
     for name in ("normal", "fix-3-permute"):
         dataset = toy_results.logits(recipes.recipe(name), 0, toy_results.SWEEP_SAMPLES)

@@ -11,10 +11,10 @@ from scipy.optimize import nnls
 from scipy.special import bdtr
 
 import manifold_capacity as mc
-from logit_distributions.audit import ellipsoids
 from manifold_capacity import separability, simulated
 from manifold_capacity._input import generator
 from manifold_capacity.conic import frame
+from paper.audit import ellipsoids
 from tests import naive_kernels as naive
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"

@@ -167,3 +167,21 @@ def test_rank_correlation(sample):
     found = statistics.rank_correlation(first, second)
     assert found == pytest.approx(naive.rank_correlation(first.tolist(), second.tolist()))
     assert statistics.rank_correlation(first, np.exp(first)) == pytest.approx(1)
+
+
+def test_margins_by_loop():
+    draws = np.random.default_rng(0)
+    z, labels = draws.normal(size=(40, 5)), draws.integers(0, 5, 40)
+    found = statistics.margins(z, labels)
+    for i, (row, label) in enumerate(zip(z, labels, strict=True)):
+        others = np.delete(row, label)
+        assert found.hard[i] == pytest.approx(row[label] - max(others))
+        assert found.soft[i] == pytest.approx(row[label] - np.log(np.exp(others).sum()))
+        assert found.mean[i] == pytest.approx(row[label] - others.mean())
+
+
+def test_loss_is_a_function_of_the_soft_margin():
+    draws = np.random.default_rng(1)
+    z, labels = draws.normal(size=(40, 5)), draws.integers(0, 5, 40)
+    loss = np.log(np.exp(z).sum(1)) - z[np.arange(40), labels]
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-statistics.margins(z, labels).soft)))

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from logit_distributions import audit, capacity, images, recipes, store
-from logit_distributions.make.attack import Evaluation
+from logit_distributions import capacity, images, recipes, store
+from logit_distributions.recipes import Evaluation
+from paper import audit
 
 SAMPLES, SWEEP_SAMPLES, EPOCHS = 120, 90, (1, 2, 3)
 CLASSES = images.CIFAR10.classes

@@ -1,7 +1,4 @@
-"""What follows from the stored capacities of layers.
-
-Datasets of kind ``capacity``, without torch; `make.capacity` measures them.
-"""
+"""A layer's capacity by every estimator, and what follows from the stored ones. No torch."""
 
 from __future__ import annotations
 
@@ -12,6 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtri
+
+import manifold_capacity as mc
+from logit_distributions.recipes import Manifolds
 
 Array = NDArray[np.float64]
 
@@ -24,6 +24,54 @@ SIMULATED_LAYERS = ("input", "stem", *BLOCKS)
 
 ROBUST = ("at", "normal", "fix-1-average")
 """Those of Figure 5 with non-zero adversarial accuracy in the paper; the others have none."""
+
+
+def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = None) -> xr.Dataset:
+    """Return what every estimator says of the manifolds of one layer.
+
+    Mean-field theory with and without removing the centres' low-rank structure; simulation
+    with a bias; and, on points minus their global mean, which is the frame that the theory
+    works in, simulation without a bias and conic geometry.
+
+    Parameters
+    ----------
+    points : ndarray, shape (P, N, M)
+        Features by points of every manifold.
+    settings : Manifolds
+        Its `n_t`, `draws` and `seed` count here.
+    threads : int, optional
+        Default: all processors. Results do not depend on it.
+    """
+    seed, draws = settings.seed, settings.draws
+    theory = mc.mean_field_capacity(points, n_t=settings.n_t, seed=seed, threads=threads)
+    raw = mc.mean_field_capacity(
+        points, n_t=settings.n_t, low_rank=False, seed=seed, threads=threads
+    )
+    centred = points - points.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
+    biased = mc.simulated_capacity(points, draws, seed=seed, threads=threads)
+    unbiased = mc.simulated_capacity(centred, draws, bias=False, seed=seed, threads=threads)
+    conic = mc.conic_capacity(centred, draws, seed=seed, threads=threads)
+    values: dict[str, Any] = {
+        name: ("manifold", theory[name].astype(np.float32))
+        for quantity in ("capacity", "radius", "dimension")
+        for name in (quantity, f"{quantity}_se")
+    }
+    values |= {name: theory[name] for name in ("combined_capacity", "combined_capacity_se")}
+    values |= {
+        "raw_capacity": raw["combined_capacity"],
+        "raw_capacity_se": raw["combined_capacity_se"],
+        "center_correlation": theory["center_correlation"],
+        "low_rank_dimension": np.int32(theory["low_rank_dimension"]),
+        "kkt_residual": max(found["kkt_residual"] for found in (theory, raw, conic)),
+        "undecided": np.int32(biased["undecided"] + unbiased["undecided"]),
+        "simulated_features": ("draw", biased["smallest_separable"].astype(np.float32)),
+        "unbiased_features": ("draw", unbiased["smallest_separable"].astype(np.float32)),
+        "conic_dimensions": ("draw", conic["sq_projection"].astype(np.float32)),
+    }
+    for name, found in (("simulated", biased), ("unbiased", unbiased), ("conic", conic)):
+        for end in ("", "_low", "_high"):
+            values[f"{name}_capacity{end}"] = found[f"capacity{end}"]
+    return xr.Dataset(values)
 
 
 def combined(capacity: NDArray[Any]) -> Array:

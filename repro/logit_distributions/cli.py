@@ -307,7 +307,7 @@ def _capacity(parsed: argparse.Namespace) -> int:
         dataset = dataset.assign_attrs(checkpoint.attributes("capacity", data))
     path = parsed.output or Path(f"{name}-capacity.nc")
     store.write(dataset, path)
-    from logit_distributions.audit import network_lines
+    from logit_distributions.read.capacity import network_lines
 
     print("\n".join([*network_lines(dataset), str(path)]))
     return 0

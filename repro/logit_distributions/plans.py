@@ -40,6 +40,10 @@ PLANS = (
 )  # fmt: skip
 
 
+SHOWN = (*OF_TEACHERS, "table2", "figure4", "figureA6", "figureA7", "figures")
+"""Plans of attacked networks, see `names`."""
+
+
 def names(plan: str, scale: Scale) -> tuple[str, ...]:
     """Return the recipes whose attacked networks an artefact shows, in the order of making."""
     logits, softmax = (
@@ -111,7 +115,7 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
     elif word == "figureC3":
         yield from _each("theory", TABLE2, scale, dataset, seeds[:1])
     else:
-        shown = names(word, scale) if word in PLANS else (word,)
+        shown = names(word, scale) if word in SHOWN else (word,)
         for job in _trained_and_attacked(shown, scale, dataset, seeds):
             yield job
             if word in BY_EPOCH and job.stage == "logits" and job.recipe.name in TEACHERS:

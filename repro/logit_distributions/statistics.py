@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import ndtri
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp, ndtri
 
 from logit_distributions.manipulations import Logits, ranking
 
@@ -95,6 +97,35 @@ def logit_gap(logits: Logits) -> NDArray[np.floating]:
     top = np.partition(logits, -2, axis=-1)
     gap: NDArray[np.floating] = top[..., -1] - top[..., -2]
     return gap
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How far the label's logit is above the others, in three ways; each of shape (n,).
+
+    Attributes
+    ----------
+    hard : ndarray
+        To the largest other logit. Of a correctly classified example this is the logit gap.
+    soft : ndarray
+        To the log-sum-exp of the others. The cross-entropy is ln(1 + exp(-soft)), so to
+        first order a step up the loss lowers it, whatever the network.
+    mean : ndarray
+        To the mean of the others, the gap of Appendix C's surrogates.
+    """
+
+    hard: NDArray[np.float64]
+    soft: NDArray[np.float64]
+    mean: NDArray[np.float64]
+
+
+def margins(logits: ArrayLike, labels: ArrayLike) -> Margins:
+    """Return the margins of logits, shape (n, N), with labels, shape (n,)."""
+    z = np.asarray(logits, dtype=np.float64)
+    own = np.arange(z.shape[1]) == np.asarray(labels)[:, None]
+    label = z[own]
+    others = z[~own].reshape(len(z), -1)
+    return Margins(label - others.max(1), label - logsumexp(others, axis=1), label - others.mean(1))
 
 
 def log_confidence(logits: Logits) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import frozen
 from logit_distributions.make.options import Options
 from logit_distributions.recipes import STEPPED_IMAGES, STEPS
-from logit_distributions.theory.networks import margins
+from logit_distributions.statistics import margins
 
 BATCH = 250
 

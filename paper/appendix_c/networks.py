@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 
 from logit_distributions import store
-from logit_distributions.theory.surrogate import Array, threshold
-
-STEPS = "theory"
-"""Kind of the datasets of gradient steps that `gradient_step` writes."""
+from logit_distributions.statistics import margins
+from paper.appendix_c.surrogate import Array, threshold
 
 EXPLAINED_AT_LEAST = 0.25
 """R² below which a change of the gap counts as neither linear nor quadratic in the gap."""
@@ -37,35 +34,6 @@ def expansion_ratio(logits: ArrayLike) -> Array:
     rest = np.maximum((z**2).sum(1) - beta**2, 0)
     with np.errstate(divide="ignore"):
         return np.asarray((rest / beta**2) ** 2)
-
-
-@dataclass(frozen=True)
-class Margins:
-    """How far the label's logit is above the others, in three ways; each of shape (n,).
-
-    Attributes
-    ----------
-    hard : ndarray
-        To the largest other logit. Of a correctly classified example this is the logit gap.
-    soft : ndarray
-        To the log-sum-exp of the others. The cross-entropy is ln(1 + exp(-soft)), so to
-        first order a step up the loss lowers it, whatever the network.
-    mean : ndarray
-        To the mean of the others, the gap of Appendix C's surrogates.
-    """
-
-    hard: Array
-    soft: Array
-    mean: Array
-
-
-def margins(logits: ArrayLike, labels: ArrayLike) -> Margins:
-    """Return the margins of logits, shape (n, N), with labels, shape (n,)."""
-    z = np.asarray(logits, dtype=np.float64)
-    own = np.arange(z.shape[1]) == np.asarray(labels)[:, None]
-    label = z[own]
-    others = z[~own].reshape(len(z), -1)
-    return Margins(label - others.max(1), label - logsumexp(others, axis=1), label - others.mean(1))
 
 
 @dataclass(frozen=True)
@@ -92,7 +60,7 @@ class Fit:
     count: int
 
     @property
-    def verdict(self) -> str:
+    def shape(self) -> str:
         """``"linear"``, ``"quadratic"`` or, where neither explains a quarter, ``"neither"``."""
         if not max(self.linear, self.quadratic) >= EXPLAINED_AT_LEAST:
             return "neither"
@@ -264,9 +232,13 @@ def stored() -> Studies:
     ReproError
         If a dataset is damaged.
     """
+
+    def by_run(stage: str) -> list[xr.Dataset]:
+        return sorted(store.find(stage, dataset="*"), key=lambda data: str(data.attrs["run"]))
+
     return Studies(
-        [study_logits(data) for data in store.find("logits", dataset="*")],
-        [study_steps(data) for data in store.find(STEPS, dataset="*")],
+        [study_logits(data) for data in by_run("logits")],
+        [study_steps(data) for data in by_run("theory")],
     )
 
 
@@ -312,7 +284,7 @@ def step_rows(studies: list[StepStudy]) -> list[tuple[str, ...]]:
             f"{eps:g}",
             _explained(hard),
             f"{hard.exponent:.2f}",
-            hard.verdict,
+            hard.shape,
             f"{hard.growing:.2%}",
             f"{soft.growing:.2%}",
             f"{mean.growing:.2%}",

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logit_distributions.errors import ReproError
-from logit_distributions.theory import errata, landscape, resolvent, response, surrogate
-from tests import naive_theory
+from paper.appendix_c import errata, landscape, resolvent, response, surrogate
+from tests import naive_appendix_c
 
 BETA = np.arange(0.25, 12.01, 0.25)
 PRINTED_ONLY = ("printed", "flip")
@@ -33,7 +33,7 @@ def table(classes, variant, branch=1):
 @pytest.mark.parametrize("variant", surrogate.VARIANTS)
 @pytest.mark.parametrize("branch", [1, 2])
 def test_table_agrees_with_30_digits(classes, variant, branch):
-    wanted = [naive_theory.row(b, classes, variant, branch) for b in BETA]
+    wanted = [naive_appendix_c.row(b, classes, variant, branch) for b in BETA]
     np.testing.assert_allclose(
         table(classes, variant, branch), wanted, rtol=1e-12, atol=1e-12, equal_nan=True
     )
@@ -46,7 +46,7 @@ def test_near_the_poles_digits_are_kept(classes):
             for variant in surrogate.VARIANTS:
                 f = surrogate.correct_roots(beta, classes, variant)
                 g = surrogate.wrong_roots(beta, classes, variant)
-                wanted = naive_theory.row(float(beta), classes, variant)
+                wanted = naive_appendix_c.row(float(beta), classes, variant)
                 # β itself is rounded; a simple pole magnifies that by 1e7.
                 np.testing.assert_allclose([*f, *g], wanted, rtol=1e-7)
 
@@ -103,7 +103,7 @@ def test_expansion_is_the_taylor_polynomial(v, beta, wrong):
     full = [0.0, *v]
     found = surrogate.expansion(full, beta, 0, int(wrong))
     assert found == pytest.approx(
-        float(naive_theory.expansion(full, beta, 0, int(wrong))), abs=1e-9
+        float(naive_appendix_c.expansion(full, beta, 0, int(wrong))), abs=1e-9
     )
 
 
@@ -472,8 +472,8 @@ def test_every_erratum_stands_and_none_by_the_corrected_formula():
 
 def test_theory_needs_neither_torch_nor_sympy():
     names = ("surrogate", "landscape", "response", "resolvent", "networks", "errata", "verdicts")
-    code = "import sys, logit_distributions.theory_command\n" + "\n".join(
-        f"import logit_distributions.theory.{n}" for n in names
+    code = "import sys, paper.appendix_c.__main__\n" + "\n".join(
+        f"import paper.appendix_c.{n}" for n in names
     )
     code += "\nsys.exit(any(m in sys.modules for m in ('torch', 'sympy', 'mpmath')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

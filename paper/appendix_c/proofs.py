@@ -1,8 +1,8 @@
 """Derivations of Appendix C by machine, exact and for every β (needs sympy).
 
 Each proof is a function without arguments that returns normally or raises `ProofError`. They
-are run by the tests and by ``logitdist theory audit``. Where a proof fixes the number of classes
-or examples, its docstring says so; all else is symbolic.
+are run by the tests and by ``python -m paper.appendix_c``. Where a proof fixes the number of
+classes or examples, its docstring says so; all else is symbolic.
 """
 
 from __future__ import annotations

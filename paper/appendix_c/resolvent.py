@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
 from logit_distributions.errors import ReproError
-from logit_distributions.theory.surrogate import Array
+from paper.appendix_c.surrogate import Array
 
 
 def resolvent(features: ArrayLike, multiplier: float) -> Array:

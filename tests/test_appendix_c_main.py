@@ -1,8 +1,7 @@
-"""``logitdist theory`` and the pages and figures of Appendix C."""
+"""``python -m paper.appendix_c``, and the page and figures of Appendix C."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 
@@ -10,35 +9,28 @@ import numpy as np
 import pytest
 
 from logit_distributions.errors import ReproError
-from logit_distributions.theory import errata, surrogate, verdicts
-from logit_distributions.theory_command import COLUMNS, add_theory_command, parse_range
-from paper import appendix_c, figureC1, figureC2, figureC3, theory_figures
-from tests import naive_theory
-
-
-def run(*arguments):
-    parser = argparse.ArgumentParser()
-    add_theory_command(parser.add_subparsers())
-    parsed = parser.parse_args(["theory", *arguments])
-    return parsed.handler(parsed)
+from paper import figureC1, figureC2, figureC3
+from paper.appendix_c import drawing, errata, page, surrogate, verdicts
+from paper.appendix_c.__main__ import COLUMNS, main, parse_range
+from tests import naive_appendix_c
 
 
 @pytest.mark.parametrize("variant", surrogate.VARIANTS)
 @pytest.mark.parametrize("branch", [1, 2])
 def test_table_prints_every_digit(capsys, variant, branch):
     arguments = ("--classes", "10", "--variant", variant, "--beta", "0.25:12:0.25")
-    assert run("table", *arguments, "--branch", str(branch)) == 0
+    assert main(["table", *arguments, "--branch", str(branch)]) == 0
     header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
     assert tuple(header) == COLUMNS
     assert len(rows) == 48
     for row in rows:
         beta, *values = map(float, row)
-        wanted = naive_theory.row(beta, 10, variant, branch)
+        wanted = naive_appendix_c.row(beta, 10, variant, branch)
         np.testing.assert_allclose(values, wanted, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 def test_not_real_is_nan(capsys):
-    run("table", "--beta", "3:3:1")
+    main(["table", "--beta", "3:3:1"])
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("3.0,nan,nan,")
 
@@ -59,11 +51,11 @@ def test_a_bad_range_is_refused(text):
 def test_audit_names_everything_and_succeeds(capsys, monkeypatch, tmp_path):
     pytest.importorskip("sympy")
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    assert run("audit") == 0
+    assert main([]) == 0
     out = capsys.readouterr().out
     for erratum in errata.errata():
         assert f"{erratum.place}: " in out
-    for claim in verdicts.CLAIMS:
+    for claim in verdicts.JUDGES:
         assert f"{claim}: " in out
     assert "NOT BORNE OUT" not in out
 
@@ -72,24 +64,15 @@ def test_audit_names_everything_and_succeeds(capsys, monkeypatch, tmp_path):
 def test_audit_fails_unless_every_proof_ran(capsys, monkeypatch, tmp_path, outcome):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     monkeypatch.setattr(errata, "run_proofs", lambda: {"one": "proved", "two": outcome})
-    assert run("audit") == 1
+    assert main([]) == 1
     assert outcome in capsys.readouterr().out
 
 
-def test_every_claim_is_registered_and_judged(monkeypatch, tmp_path):
-    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    registered = appendix_c.claims()
-    assert list(registered) == list(verdicts.CLAIMS)
-    fields = {"id", "place", "quotation", "statistic", "decision", "artefact"}
-    assert all(fields <= set(entry) for entry in registered.values())
-    assert [v.claim for v in verdicts.verdicts(verdicts.Studies([], []))] == list(registered)
-
-
 def test_page_in_the_repository_has_every_erratum_and_claim():
-    committed = appendix_c.PAGE.read_text(encoding="utf-8")
+    committed = page.PAGE.read_text(encoding="utf-8")
     for erratum in errata.errata():
         assert f"| {erratum.place} | {erratum.printed} |" in committed
-    for claim in verdicts.CLAIMS:
+    for claim in verdicts.JUDGES:
         assert f"| {claim} |" in committed
 
 
@@ -103,7 +86,7 @@ def test_figure_is_written_twice(module, monkeypatch, tmp_path):
 
 
 def test_marked_thresholds():
-    marks = theory_figures.thresholds()
+    marks = drawing.thresholds()
     assert marks["printed g₋"] == pytest.approx(2.779, abs=5e-4)
     assert marks["flip g₊"] == pytest.approx(3.496, abs=5e-4)
     assert f"{np.log(18):.3f}" in figureC1.CAPTION

@@ -1,7 +1,7 @@
 """Errata of Appendix C with their residuals.
 
 A residual is what is left of the equation that the printed formula should satisfy; beside it
-stands that of the corrected formula. The derivations themselves are in `theory.proofs`.
+stands that of the corrected formula. The derivations themselves are in `proofs`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from logit_distributions.theory import landscape, resolvent, response, surrogate
-from logit_distributions.theory.surrogate import CLASSES, Array, Variant
+from paper.appendix_c import landscape, resolvent, response, surrogate
+from paper.appendix_c.surrogate import CLASSES, Array, Variant
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Erratum:
     tolerance : float
         The corrected residual must be below, the printed above.
     proofs : tuple of str
-        Names in `theory.proofs.PROOFS`.
+        Names in `proofs.PROOFS`.
     """
 
     place: str
@@ -403,7 +403,7 @@ def run_proofs() -> dict[str, str]:
     """
     if importlib.util.find_spec("sympy") is None:
         return {"derivations": "not run: need sympy (pip install '.[test]')"}
-    from logit_distributions.theory.proofs import PROOFS, ProofError
+    from paper.appendix_c.proofs import PROOFS, ProofError
 
     outcome = {}
     for name, proof in PROOFS.items():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from logit_distributions.theory.surrogate import Array, expansion_gradient, expansion_hessian
+from paper.appendix_c.surrogate import Array, expansion_gradient, expansion_hessian
 
 TOP = 0
 LABEL_IF_WRONG = 1

@@ -7,32 +7,26 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from logit_distributions.errors import ReproError
-from logit_distributions.measures import Estimate, MissingError, evaluate
-from logit_distributions.store import places
-from logit_distributions.theory import networks
-from logit_distributions.theory.verdicts import verdicts as theory_verdicts
+from paper.claims.terms import Estimate, MissingError, evaluate
 
-REGISTER = places.ROOT / "paper" / "claims.toml"
+REGISTER = Path(__file__).parents[1] / "claims.toml"
 SEEDS_OF_THE_PAPER = 3
 
 VerdictName = Literal[
     "does not hold", "holds in direction", "holds", "cannot be tested at this scale"
 ]
-VERDICTS: tuple[VerdictName, ...] = (
-    "does not hold",
-    "holds in direction",
-    "holds",
-    "cannot be tested at this scale",
-)
+VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 """In the order of surprise."""
+UNTESTABLE: VerdictName = "cannot be tested at this scale"
 
 
 @dataclass(frozen=True)
@@ -177,18 +171,18 @@ def judge(claim: Claim) -> Verdict:
             lines.append(str(error))
             continue
         if claim.scale == "paper" and scale != "paper":
-            return _verdict(claim, VERDICTS[-1], f"{claim.needs}: {lines[0]}", found, scale)
+            return _verdict(claim, UNTESTABLE, f"{claim.needs}: {lines[0]}", found, scale)
         return _decide(claim, found, scale)
     if claim.scale == "paper":
-        return Verdict(claim, VERDICTS[-1], f"{claim.needs}: {lines[0]}")
-    return Verdict(claim, VERDICTS[-1], lines[-1])
+        return Verdict(claim, UNTESTABLE, f"{claim.needs}: {lines[0]}")
+    return Verdict(claim, UNTESTABLE, lines[-1])
 
 
 def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
     stated = Window.parse(claim.stated)
     direction = Window.parse(claim.direction or claim.stated)
     if not np.isfinite([found.mean, *found.interval]).all():
-        return _verdict(claim, VERDICTS[-1], "undecided: the measure is not a number", found, scale)
+        return _verdict(claim, UNTESTABLE, "undecided: the measure is not a number", found, scale)
     low, high = found.interval
     numbers = [(value, value) for value in found.values.values()] + [(low, high)]
     if all(stated.holds(*each) for each in numbers):
@@ -206,7 +200,7 @@ def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
         reason = f"not {claim.direction or claim.stated}, at the {scale} scale"
         return _verdict(claim, "does not hold", reason, found, scale, direction)
     reason = f"undecided: seeds or interval on both sides of {claim.direction or claim.stated}"
-    return _verdict(claim, VERDICTS[-1], reason, found, scale)
+    return _verdict(claim, UNTESTABLE, reason, found, scale)
 
 
 def _but(lacking: Sequence[str]) -> str:
@@ -239,100 +233,6 @@ def _verdict(
         found.images,
         clearness,
     )
-
-
-_THEORY: dict[str, VerdictName] = {
-    "holds": "holds",
-    "holds in part": "holds in direction",
-    "fails": "does not hold",
-    "needs data": "cannot be tested at this scale",
-}
-
-
-def _theory() -> Iterator[Verdict]:
-    """Yield the verdicts on Appendix C, by `theory.verdicts`, under the same rules."""
-    claims = {claim.id: claim for claim in register()}
-    for found in theory_verdicts(networks.stored()):
-        claim, verdict, reason = claims[found.claim], _THEORY[found.verdict], found.evidence
-        small = bool(found.scales) and found.scales != ("paper",)
-        if small and claim.scale == "paper":
-            verdict, reason = VERDICTS[-1], f"{claim.needs}; {reason}"
-        elif small and verdict == "holds":
-            verdict = "holds in direction"
-        yield Verdict(claim, verdict, reason, scale=" and ".join(found.scales) or None)
-
-
-def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
-    """Return what becomes of every claim, or of some by id, the most surprising first.
-
-    First what does not hold, then what holds in direction only, what holds, and what cannot
-    be tested. Among what does not hold, and what holds as stated, the clearest is first; among
-    what holds in direction, what falls short of the statement, by how clearly; among the rest,
-    what the data leave undecided.
-
-    Raises
-    ------
-    ReproError
-        If there is no claim of such an id.
-    """
-    claims = {claim.id: claim for claim in register()}
-    if unknown := [name for name in ids if name not in claims]:
-        raise ReproError(f"no claim {unknown[0]!r}; 'logitdist claims' prints the ids of all")
-    wanted = [claims[name] for name in ids] or list(claims.values())
-    found = [judge(claim) for claim in wanted if claim.measure is not None]
-    if any(claim.measure is None for claim in wanted):
-        found += [each for each in _theory() if each.claim in wanted]
-    return sorted(found, key=_surprise)
-
-
-def _surprise(found: Verdict) -> tuple[Any, ...]:
-    noteworthy = found.short or found.undecided
-    return VERDICTS.index(found.verdict), not noteworthy, -found.clearness
-
-
-def plain(found: Verdict) -> dict[str, Any]:
-    """Return a verdict as plain data, for JSON."""
-    entry = asdict(found)
-    claim = entry.pop("claim")
-    return {**{k: v for k, v in claim.items() if v not in (None, "")}, "rule": found.claim.rule} | {
-        key: value for key, value in entry.items() if value not in (None, "", ())
-    }
-
-
-def lines(found: Sequence[Verdict], details: bool = False, width: int = 0) -> Iterator[str]:
-    """Yield the verdicts, grouped, one line each, cut to `width` unless 0; more with `details`."""
-    for verdict in VERDICTS:
-        group = [each for each in found if each.verdict == verdict]
-        if not group:
-            continue
-        yield f"{verdict.upper()}: {len(group)} of {len(found)}"
-        for each in group:
-            text = f"“{each.claim.quotation}”"
-            if verdict == VERDICTS[-1]:
-                text = each.reason
-            elif each.short:
-                text = f"[{each.reason}] {text}"
-            line = f"  {each.claim.id:32s} {measured(each):36s} {text}"
-            cut = width and not details and len(line) > width
-            yield line[: width - 1] + "…" if cut else line
-            if details:
-                yield from _details(each)
-        yield ""
-
-
-def _details(found: Verdict) -> Iterator[str]:
-    claim = found.claim
-    yield f"      paper     {claim.place}: “{claim.quotation}”"
-    yield f"      measured  {claim.statistic}"
-    if claim.measure:
-        yield f"                {claim.measure}"
-    yield f"      rule      {claim.rule}"
-    if found.reason and found.verdict != VERDICTS[-1]:
-        yield f"      verdict   {found.verdict}: {found.reason}"
-    if found.each:
-        values = ", ".join(map(number, found.each))
-        yield f"      each      {values}  ({basis(found)})"
-    yield f"      see       {claim.artefact}"
 
 
 def basis(found: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""``logitdist theory``: tables of Appendix C's functions, and its audit."""
+"""``python -m paper.appendix_c``: the audit of Appendix C; tables of its functions; its page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import textwrap
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from logit_distributions.errors import ReproError, not_installed
-from logit_distributions.theory import surrogate
+from logit_distributions.errors import ReproError
+from paper import exit_code
+from paper.appendix_c import surrogate
 
 COLUMNS = ("beta", "f_plus", "f_minus", "g_plus", "psi_plus", "g_minus", "psi_minus")
 
@@ -54,9 +55,9 @@ def table(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """Print every erratum, the proofs and the verdicts; 0 only if every proof ran."""
-    from logit_distributions.theory import networks
-    from logit_distributions.theory.errata import errata, run_proofs
-    from logit_distributions.theory.verdicts import verdicts
+    from paper.appendix_c import networks
+    from paper.appendix_c.errata import errata, run_proofs
+    from paper.appendix_c.verdicts import verdicts
 
     found, studies = errata(), networks.stored()
     print("ERRATA (printed residual, corrected residual)")
@@ -68,8 +69,8 @@ def audit(arguments: argparse.Namespace) -> int:
         print(_indented(f"proof: {', '.join(erratum.proofs) or 'by definition'}"))
     print("\nCLAIMS")
     for verdict in verdicts(studies):
-        print(f"\n{verdict.claim}: {verdict.verdict}")
-        print(_indented(verdict.evidence))
+        print(f"\n{verdict.claim.id}: {verdict.verdict}")
+        print(_indented(verdict.reason))
     print("\nNETWORKS\n")
     print("\n".join(networks.report(studies)))
     print("\nPROOFS")
@@ -89,37 +90,22 @@ def _indented(text: str) -> str:
     return textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")
 
 
-def step(arguments: argparse.Namespace) -> int:
-    """Take the gradient step of eq. (6) with trained networks; needs torch."""
-    try:
-        from logit_distributions.make.steps import record_all
-    except ImportError as error:
-        raise not_installed(error) from error
+def page(arguments: argparse.Namespace) -> int:
+    """Write paper/appendix-c.md and print its path."""
+    from paper.appendix_c.page import write
 
-    for path in record_all(arguments.run, arguments.samples):
-        print(path)
+    print(write())
     return 0
 
 
-def add_theory_command(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    parents: Sequence[argparse.ArgumentParser] = (),
-) -> None:
-    """Add ``theory`` with ``table``, ``audit`` and ``step`` to the commands of ``logitdist``.
-
-    Parameters
-    ----------
-    subparsers : action
-        What ``add_subparsers`` of the main parser returned.
-    parents : sequence of ArgumentParser
-        Options that every command has.
-    """
-    theory = subparsers.add_parser("theory", help="Appendix C: tables and audit")
-    commands = theory.add_subparsers(dest="theory_command", required=True)
-
-    tables = commands.add_parser(
-        "table", help="print f, g and ψ of eqs. (4) and (5) as CSV", parents=list(parents)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``python -m paper.appendix_c`` and return its exit code."""
+    parser = argparse.ArgumentParser(
+        "python -m paper.appendix_c", description="Print errata, proofs and a verdict per claim."
     )
+    parser.set_defaults(handler=audit)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    tables = commands.add_parser("table", help="print f, g and ψ of eqs. (4) and (5) as CSV")
     tables.add_argument("--classes", type=int, default=10, metavar="N")
     tables.add_argument("--variant", choices=surrogate.VARIANTS, default="corrected")
     tables.add_argument("--beta", default="0.25:12:0.25", metavar="START:STOP:STEP")
@@ -131,15 +117,10 @@ def add_theory_command(
         help="2: the misclassified solutions that eq. (5) leaves out, the same in all variants",
     )
     tables.set_defaults(handler=table)
+    commands.add_parser("page", help="write paper/appendix-c.md").set_defaults(handler=page)
+    parsed = parser.parse_args(arguments)
+    return exit_code("appendix C", lambda: int(parsed.handler(parsed)))
 
-    audits = commands.add_parser(
-        "audit", help="print errata, proofs and a verdict per claim", parents=list(parents)
-    )
-    audits.set_defaults(handler=audit)
 
-    steps = commands.add_parser(
-        "step", help="eq. (6) on trained networks (needs torch)", parents=list(parents)
-    )
-    steps.add_argument("run", nargs="*", help="default: every run in data/checkpoints")
-    steps.add_argument("--samples", type=int, default=2000, help="test images per run")
-    steps.set_defaults(handler=step)
+if __name__ == "__main__":
+    sys.exit(main())

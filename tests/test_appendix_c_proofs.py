@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("sympy")
 
-from logit_distributions.theory import proofs
-from logit_distributions.theory.errata import errata
+from paper.appendix_c import proofs
+from paper.appendix_c.errata import errata
 
 
 @pytest.mark.parametrize("name", proofs.PROOFS)

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from logit_distributions.theory.surrogate import CLASSES, Variant, threshold
+from paper.appendix_c.surrogate import CLASSES, Variant, threshold
 
 COLOURS: dict[Variant, str] = {
     "printed": "#0072b2",

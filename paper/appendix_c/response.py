@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from logit_distributions.theory.surrogate import Array, Variant, correct_roots, wrong_roots
+from paper.appendix_c.surrogate import Array, Variant, correct_roots, wrong_roots
 
 Equation10 = Literal["printed", "corrected"]
 

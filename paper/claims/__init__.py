@@ -1,0 +1,1 @@
+"""Every claim of the paper, held against the stored datasets by rules fixed beforehand."""

@@ -1,0 +1,125 @@
+"""Print a verdict on every claim of the paper: ``python -m paper.claims [ID ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from logit_distributions.errors import ReproError
+from paper import exit_code
+from paper.appendix_c import networks
+from paper.appendix_c.verdicts import verdicts as appendix_c
+from paper.claims.verdicts import (
+    UNTESTABLE,
+    VERDICTS,
+    Verdict,
+    basis,
+    judge,
+    measured,
+    number,
+    register,
+)
+
+
+def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
+    """Return what becomes of every claim, or of some by id, the most surprising first.
+
+    First what does not hold, then what holds in direction only, what holds, and what cannot
+    be tested. Among what does not hold, and what holds as stated, the clearest is first; among
+    what holds in direction, what falls short of the statement, by how clearly; among the rest,
+    what the data leave undecided.
+
+    Raises
+    ------
+    ReproError
+        If there is no claim of such an id.
+    """
+    claims = {claim.id: claim for claim in register()}
+    if unknown := [name for name in ids if name not in claims]:
+        raise ReproError(f"no claim {unknown[0]!r}; 'make claims' prints the ids of all")
+    wanted = [claims[name] for name in ids] or list(claims.values())
+    judged = [judge(claim) for claim in wanted if claim.measure is not None]
+    if any(claim.measure is None for claim in wanted):
+        judged += [each for each in appendix_c(networks.stored()) if each.claim in wanted]
+    return sorted(judged, key=_surprise)
+
+
+def _surprise(verdict: Verdict) -> tuple[Any, ...]:
+    noteworthy = verdict.short or verdict.undecided
+    return VERDICTS.index(verdict.verdict), not noteworthy, -verdict.clearness
+
+
+def plain(found: Verdict) -> dict[str, Any]:
+    """Return a verdict as plain data, for JSON."""
+    entry = asdict(found)
+    claim = entry.pop("claim")
+    return {**{k: v for k, v in claim.items() if v not in (None, "")}, "rule": found.claim.rule} | {
+        key: value for key, value in entry.items() if value not in (None, "", ())
+    }
+
+
+def lines(found: Sequence[Verdict], details: bool = False, width: int = 0) -> Iterator[str]:
+    """Yield the verdicts, grouped, one line each, cut to `width` unless 0; more with `details`."""
+    for verdict in VERDICTS:
+        group = [each for each in found if each.verdict == verdict]
+        if not group:
+            continue
+        yield f"{verdict.upper()}: {len(group)} of {len(found)}"
+        for each in group:
+            text = f"“{each.claim.quotation}”"
+            if verdict == UNTESTABLE:
+                text = each.reason
+            elif each.short:
+                text = f"[{each.reason}] {text}"
+            line = f"  {each.claim.id:32s} {measured(each):36s} {text}"
+            cut = width and not details and len(line) > width
+            yield line[: width - 1] + "…" if cut else line
+            if details:
+                yield from _details(each)
+        yield ""
+
+
+def _details(found: Verdict) -> Iterator[str]:
+    claim = found.claim
+    yield f"      paper     {claim.place}: “{claim.quotation}”"
+    yield f"      measured  {claim.statistic}"
+    if claim.measure:
+        yield f"                {claim.measure}"
+    yield f"      rule      {claim.rule}"
+    if found.reason and found.verdict != UNTESTABLE:
+        yield f"      verdict   {found.verdict}: {found.reason}"
+    if found.each:
+        values = ", ".join(map(number, found.each))
+        yield f"      each      {values}  ({basis(found)})"
+    yield f"      see       {claim.artefact}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the verdicts and return the exit code."""
+    parser = argparse.ArgumentParser(
+        "python -m paper.claims", description="Judge every claim of the paper by the stored data."
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
+    parser.add_argument("--details", action="store_true", help="quotation, measure, rule, seeds")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all details")
+    parsed = parser.parse_args(arguments)
+    return exit_code("claims", lambda: _print(parsed))
+
+
+def _print(parsed: argparse.Namespace) -> int:
+    found = verdicts(parsed.ids)
+    if parsed.json:
+        print(json.dumps([plain(each) for each in found], indent=2, ensure_ascii=False))
+        return 0
+    width = shutil.get_terminal_size((0, 0)).columns  # 0: no terminal, lines of any length
+    print("\n".join(lines(found, parsed.details, width)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What datasets are read by: statistics, tables of numbers. No torch."""
