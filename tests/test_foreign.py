@@ -192,7 +192,7 @@ def test_a_given_network_is_attacked_and_teaches(adopted, toy_sheets, capsys, mo
         assert log["teacher_run"] == at.run(0)
         assert log["teacher_training_error"] == pytest.approx(wrong)
         assert store.path_of("logits", student.run(0)).exists()
-    assert store.path_of("log", recipes.recipe("st", GIVEN).run(0)).exists()  # hybrid's partner
+    assert Job("targets", recipes.recipe("st", GIVEN), 0).path.exists()  # hybrid's partner
     assert not store.path_of("log", at.run(0)).exists()
     capsys.readouterr()
     monkeypatch.setattr(run, "STAGES", {})  # everything is stored
