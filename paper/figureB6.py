@@ -6,13 +6,14 @@ import sys
 
 from matplotlib.figure import Figure
 
+from logit_distributions import recipes
 from paper import selection, style
 from paper.figure3 import overlap_curves, overlap_of_pairs, overlap_text
 
 
 def make() -> Figure:
     """Return the figure."""
-    runs = selection.runs("logits", "figure3", ["st", "at"], "cifar100")
+    runs = selection.select("logits", recipes.TEACHERS, "cifar100")
     overlaps = overlap_of_pairs(runs, selection.labels_of(runs["st"] + runs["at"]))
     classes = runs["st"][0].sizes["class"]
     text = f"""
@@ -20,7 +21,8 @@ def make() -> Figure:
         for the same image, dashed for a random other of its class; AO@9:
         {overlap_text(overlaps, 9)}, AO@{classes}: {overlap_text(overlaps, classes)}. Paper: ST
         networks overlap more below k = 10, AT networks above. Mean ± sd over pairs. {runs.about()}
-        {runs["at"][0].sizes["sample"]:,} test images; AT of {selection.evaluated_epochs(runs["at"])}.
+        {runs["at"][0].sizes["sample"]:,} test images; AT of
+        {selection.evaluated_epochs(runs["at"])}.
     """
     figure = style.canvas(4.6, 3.2, text)
     overlap_curves(figure.subplots(), overlaps)

@@ -163,7 +163,7 @@ def test_the_audit_prints_every_row(capsys):
 
 def test_without_capacities_the_command_that_makes_them_is_named(results, capsys):
     assert audit.main([]) == 1
-    assert "make some with 'logitdist manifolds'" in capsys.readouterr().err
+    assert "make it with 'logitdist make capacity/at --scale small'" in capsys.readouterr().err
 
 
 def test_capacities_of_other_weights_are_not_recomputed(results):
