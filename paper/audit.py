@@ -194,8 +194,9 @@ def recompute(say: Callable[[str], Any] = print) -> bool:
     Agreement: every capacity lies in the 95 % interval of the stored one, radius and dimension
     within 1.96 of their standard errors on average, the centres' correlation within 1 %.
     """
-    from logit_distributions import manifolds, pipeline
-    from logit_distributions.checkpoints import Checkpoint
+    from logit_distributions import pipeline
+    from logit_distributions.make import capacity as manifolds
+    from logit_distributions.make.checkpoint import Checkpoint
 
     run, layer = RECOMPUTED
     dataset = store.open_dataset(manifolds.path_of(run, "adversarial"), "capacity")

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from logit_distributions import recipes, statistics, targets
+from logit_distributions import manipulations, recipes, statistics
 from paper import selection, style
 
 SHOWN_K = 3
@@ -57,10 +57,10 @@ def _manipulations(
     logits = teacher["logits"].values[[image]]
     forms = {
         "teacher's logits": logits,
-        f"permute, k = {SHOWN_K}": targets.permute(logits, SHOWN_K, seed=0),
-        f"average, k = {SHOWN_K}": targets.average(logits, SHOWN_K),
+        f"permute, k = {SHOWN_K}": manipulations.permute(logits, SHOWN_K, seed=0),
+        f"average, k = {SHOWN_K}": manipulations.average(logits, SHOWN_K),
     }
-    fixed = targets.ranking(logits)[0, :SHOWN_K]
+    fixed = manipulations.ranking(logits)[0, :SHOWN_K]
     label = int(teacher["label"].values[image])
     panels = figure.subplots(1, 4, width_ratios=[0.8, 1, 1, 1])
     panels[0].imshow(pictures[image].transpose(1, 2, 0))

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from logit_distributions import attack, checkpoints, cli, record, store, training
+from logit_distributions import cli, store
+from logit_distributions.make import attack, checkpoint, distill, train
 from logit_distributions.store import files, places
 from tests import toy
 
@@ -63,9 +64,9 @@ def child(stage: str, steps: int, delay: float) -> int:
                 time.sleep(2 * delay)  # so that death comes between writing and renaming
 
     if stage == "training":
-        training._Run.one_step = counted(training._Run.one_step)
+        train._Run.one_step = counted(train._Run.one_step)
     elif stage == "targets":
-        record.crop_and_flip = counted(record.crop_and_flip)
+        distill.crop_and_flip = counted(distill.crop_and_flip)
     elif stage == "attacking":
         attack._ascend = counted(attack._ascend)
     elif stage == "writing":
@@ -93,7 +94,7 @@ def results(world: Path) -> dict[str, bytes]:
             if name != "seconds":
                 found[f"{file.name} {name}"] = np.asarray(variable.values).tobytes()
     for file in sorted((world / "data").rglob("*.safetensors")):
-        for name, tensor in checkpoints.Checkpoint.load(file).tensors.items():
+        for name, tensor in checkpoint.Checkpoint.load(file).tensors.items():
             found[f"{file.name} {name}"] = tensor.numpy().tobytes()
     return found
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from logit_distributions import cli, images, store, training
+from logit_distributions import cli, images, store
+from logit_distributions.make import train
 from logit_distributions.store import places
 
 TRAIN, TEST = 600, 100
@@ -113,6 +114,6 @@ def file(world: Path, kind: str, name: str) -> Path:
 
 if __name__ == "__main__":
     if "KILL_ONCE" in os.environ:
-        training._Run.save = dying(training._Run.save, Path(os.environ["KILL_ONCE"]))
+        train._Run.save = dying(train._Run.save, Path(os.environ["KILL_ONCE"]))
     install()
     sys.exit(cli.main([*sys.argv[1:], "--save-every", "0"]))

@@ -9,9 +9,9 @@ from hypothesis.extra import numpy as hnp
 from pyautoattack.autopgd_base import APGDAttack
 from torch import nn
 
-from logit_distributions import attack
 from logit_distributions.errors import ReproError
-from logit_distributions.network import ResNet18, frozen
+from logit_distributions.make import attack
+from logit_distributions.make.network import ResNet18, frozen
 from logit_distributions.recipes import PGD
 from tests import naive, toy
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import cli, images, pipeline, recipes, record, store, targets
-from logit_distributions.checkpoints import Checkpoint
+from logit_distributions import cli, images, manipulations, pipeline, recipes, store
+from logit_distributions.make import distill, history, network
+from logit_distributions.make import logits as attacked_logits
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store import files, places
 from logit_distributions.store.places import epoch_file
 from tests import toy
@@ -55,7 +57,7 @@ def test_run_makes_every_dataset_of_table_2(table2, world, capsys):
 
 
 def test_a_second_run_does_nothing(world, capsys, monkeypatch):
-    monkeypatch.setattr(record, "attack", None)
+    monkeypatch.setattr(attacked_logits, "attack", None)
     before = {p: p.stat().st_mtime_ns for p in world.rglob("*") if p.is_file()}
     assert cli.main(["run", "table2", "--seed", "0"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
@@ -74,7 +76,7 @@ def test_students_were_held_to_the_manipulated_targets(world, toy_sheets):
     assert log.attrs["teacher_training_error"] == about["teacher_training_error"]
     hybrid, _ = pipeline.student_targets(recipes.recipe("hybrid"), 0, options)
     partner = pipeline.teacher_logits("st", student, 0, options)["logits"].values
-    np.testing.assert_array_equal(hybrid, targets.hybrid(teacher["logits"].values, partner))
+    np.testing.assert_array_equal(hybrid, manipulations.hybrid(teacher["logits"].values, partner))
 
 
 def test_the_teacher_is_the_epoch_of_the_best_trade_off(world):
@@ -87,7 +89,7 @@ def test_the_teacher_is_the_epoch_of_the_best_trade_off(world):
 def test_targets_average_batch_statistics_and_leave_the_teacher_alone(world, toy_sheets):
     student = recipes.recipe("normal")
     teacher = Checkpoint.load(pipeline.stored_checkpoint("cifar10-small-at-seed0"))
-    model = record._in_batch_mode(teacher, 10)
+    model = distill._in_batch_mode(teacher, 10)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         model(torch.rand(16, 3, 32, 32))
@@ -120,7 +122,7 @@ def test_without_validation_images_the_last_epoch_stands_for_the_run(
 def test_verification_engines_store_beside_the_main_results(world, toy_sheets, capsys):
     arguments = ["attack", "at", "--engine", "odi", "--limit", "20", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
-    path = places.data() / "verification" / "cifar10-small-at-seed0-odi.nc"
+    path = places.data() / "logits" / "odi" / "cifar10-small-at-seed0.nc"
     found = store.open_dataset(path)
     assert found.sizes["sample"] == 20
     assert found["attack"].values.tolist() == ["odi"]
@@ -132,7 +134,7 @@ def test_other_settings_never_pass_for_the_stored_ones(world, toy_sheets, capsys
     before = main.read_bytes()
     images = ["--images", str(toy_sheets)]
     assert cli.main(["attack", "st", "--eps", "4/255", "--iterations", "5", *images]) == 0
-    path = places.data() / "verification" / "cifar10-small-st-seed0-repro.nc"
+    path = places.data() / "logits" / "repro" / "cifar10-small-st-seed0.nc"
     assert str(path) in capsys.readouterr().out
     stored = json.loads(store.open_dataset(path).attrs["evaluation"])
     assert (stored["eps"], stored["iterations"]) == (4 / 255, 5)
@@ -233,7 +235,7 @@ def test_debug_shows_the_traceback(toy_world):
 
 
 def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, capsys, monkeypatch):
-    monkeypatch.setattr(record, "EPOCH_IMAGES", 150)
+    monkeypatch.setattr(history, "EPOCH_IMAGES", 150)
     arguments = ["run", "figure1", "--seed", "0", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.count("logits by epoch") == 2
@@ -250,13 +252,13 @@ def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, ca
         np.testing.assert_array_equal(some.labels, found["label"].values[part])
         for row, epoch in enumerate((1, 2)):
             checkpoint = Checkpoint.load(epoch_file(recipes.recipe("at"), 0, epoch))
-            logits = record.natural_logits(checkpoint.model(10), some.images, "cpu")
+            logits = network.natural_logits(checkpoint.model(10), some.images, "cpu")
             ordered = np.sort(logits, 1)
             for variable, column in (("largest", -1), ("second", -2)):
                 values = found[variable].values[row, part]
                 np.testing.assert_allclose(values, ordered[:, column], atol=1 / 128 + 1e-3)
                 assert (values * 64 == np.round(values * 64)).all()
-    monkeypatch.setattr(record, "by_epoch", None)
+    monkeypatch.setattr(history, "by_epoch", None)
     assert cli.main(arguments) == 0
 
 

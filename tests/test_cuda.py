@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from logit_distributions import attack, graphs, recipes, training
-from logit_distributions.augment import Epoch, to_float
+from logit_distributions import recipes
 from logit_distributions.images import ImageSet
-from logit_distributions.precision import strict_float32
+from logit_distributions.make import attack, graphs, train
+from logit_distributions.make.augment import Epoch, to_float
+from logit_distributions.make.precision import strict_float32
 from logit_distributions.store.places import rolling_file
 from tests import toy
 
@@ -32,9 +33,9 @@ def _run(name, precision="bfloat16", replayed=True, **changes):
     pixels, labels = toy.arrays(100, 1)
     data = ImageSet(pixels, labels, labels, tuple("0123456789"), "")
     targets = np.random.default_rng(0).normal(size=(len(data), 10)).astype(np.float32)
-    machine = training.Machine("cuda", precision, replayed).resolve()
+    machine = train.Machine("cuda", precision, replayed).resolve()
     parts = {"train": data, "validation": data}
-    return training._Run(recipe, 0, machine, None, targets, parts)
+    return train._Run(recipe, 0, machine, None, targets, parts)
 
 
 def _steps(run, count):
@@ -78,7 +79,7 @@ def test_a_replay_takes_the_learning_rate_of_its_step(monkeypatch):
     run = _run("st")
     _steps(run, STEPS)
     before = [each.clone() for each in run.model.parameters()]
-    monkeypatch.setattr(training, "learning_rate", lambda *_: 0.0)
+    monkeypatch.setattr(train, "learning_rate", lambda *_: 0.0)
     _steps(run, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
 
@@ -90,32 +91,32 @@ def test_a_run_that_was_cut_goes_on_within_rounding(
     recipe = dataclasses.replace(recipes.recipe(name), batch_size=32, learning_rate=1e-3)
     targets = np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
     settings = {
-        "machine": training.Machine("cuda"),
+        "machine": train.Machine("cuda"),
         "images": toy_sheets,
         "targets": targets if name == "normal" else None,
     }
-    whole = training.train(recipe, 0, **settings)
+    whole = train.train(recipe, 0, **settings)
     monkeypatch.setenv("REPRO_CACHE", str(toy_world / "second"))
-    one_step = training._Run.one_step
+    one_step = train._Run.one_step
 
     def killed(run, draws):
         if (run.epoch, run.step) == (1, 9):
             raise KeyboardInterrupt
         return one_step(run, draws)
 
-    monkeypatch.setattr(training._Run, "one_step", killed)
+    monkeypatch.setattr(train._Run, "one_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        training.train(recipe, 0, save_every=0.0, **settings)
+        train.train(recipe, 0, save_every=0.0, **settings)
     assert rolling_file(recipe, 0).exists()
-    monkeypatch.setattr(training._Run, "one_step", one_step)
-    cut = training.train(recipe, 0, **settings)
+    monkeypatch.setattr(train._Run, "one_step", one_step)
+    cut = train.train(recipe, 0, **settings)
     assert [e["loss"] for e in cut.log] == pytest.approx([e["loss"] for e in whole.log], rel=0.02)
 
 
 def test_verdicts_are_those_of_the_cpu(toy_world, toy_sheets):
     recipe = recipes.recipe("at")
-    machine = training.Machine("cpu", "float32")
-    model = training.train(recipe, 0, machine=machine, images=toy_sheets).model(10)
+    machine = train.Machine("cpu", "float32")
+    model = train.train(recipe, 0, machine=machine, images=toy_sheets).model(10)
     pixels, labels = (torch.from_numpy(each) for each in toy.arrays(20, 2))
     images, settings = to_float(pixels), attack.Evaluation(eps=1 / 255, iterations=30)
     found = {}

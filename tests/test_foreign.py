@@ -9,20 +9,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from logit_distributions import (
-    cli,
-    foreign,
-    images,
-    profile,
-    recipes,
-    record,
-    schedule,
-    statistics,
-    store,
-)
+from logit_distributions import cli, foreign, images, profile, recipes, schedule, statistics, store
 from logit_distributions.errors import ReproError
-from logit_distributions.network import laid_out
-from logit_distributions.training import Machine
+from logit_distributions.make import distill, network
+from logit_distributions.make import logits as attacked_logits
+from logit_distributions.make.network import laid_out
+from logit_distributions.make.train import Machine
 from tests import toy
 from tests.conftest import STORED
 
@@ -190,10 +182,10 @@ def test_a_given_network_is_attacked_and_teaches(adopted, toy_sheets, capsys, mo
     found = store.open_dataset(store.path_of("logits", at.run(0)), "logits")
     assert (found.attrs["method"], found.attrs["scale"]) == ("given", GIVEN)
     test = images.load("cifar10", "test", toy_sheets)
-    logits = record.natural_logits(laid_out(own_network().eval()), test.images, "cpu")
-    np.testing.assert_array_equal(found["logits"].values, record.rounded(logits))
+    logits = network.natural_logits(laid_out(own_network().eval()), test.images, "cpu")
+    np.testing.assert_array_equal(found["logits"].values, attacked_logits.rounded(logits))
     own = foreign.adopted(at, 0)
-    taught = record.targets(own, images.load("cifar10", "train", toy_sheets), 5, Machine("cpu"))
+    taught = distill.targets(own, images.load("cifar10", "train", toy_sheets), 5, Machine("cpu"))
     wrong = (taught["logits"].values.argmax(1) != taught["label"].values).mean()
     for student in (normal, hybrid):
         log = store.open_dataset(store.path_of("log", student.run(0)), "log").attrs

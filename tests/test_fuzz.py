@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import checkpoints, cli, images, recipes, record, store, targets
+from logit_distributions import cli, images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.network import ResNet18
-from logit_distributions.store import places
+from logit_distributions.make import checkpoint
+from logit_distributions.make.network import ResNet18
+from logit_distributions.store import files, places
 from tests import toy
 from tests.test_store import dataset
 
@@ -43,7 +44,7 @@ def _same(a: object, b: object) -> bool:
 
 
 def _checkpoint(path: Path) -> object:
-    found = checkpoints.Checkpoint.load(path)
+    found = checkpoint.Checkpoint.load(path)
     return {name: tensor.numpy() for name, tensor in found.tensors.items()}
 
 
@@ -60,7 +61,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "labels": ("sheets/train_labels.json", _folder),
     "batch": ("original/cifar-10-batches-py/data_batch_2", _folder),
     "tarball": ("tar/cifar-10-python.tar.gz", _folder),
-    "partial run": ("partial.npz", lambda path: record._resume(path, "key") or {}),
+    "partial run": ("partial.npz", lambda path: files.resume(path, "key") or {}),
 }
 
 
@@ -73,7 +74,7 @@ def files(toy_world, toy_sheets):
     store.write(dataset(), world / "loose" / "toy.nc")
     model = ResNet18(10, 8).state_dict()
     recipe = recipes.recipe("st")
-    checkpoints.Checkpoint(
+    checkpoint.Checkpoint(
         {f"model.{k}": v for k, v in model.items()}, {"name": "st", "width": 8}, recipe.hash, 0, 1
     ).save(world / "toy.safetensors")
     shutil.copytree(toy_sheets, world / "sheets")
@@ -161,10 +162,10 @@ def test_wrong_shapes(files):
         if kind == 0:
             k = int(draws.choice([-1, classes + 1, 99]))
             with pytest.raises(ReproError, match="expected k from 0"):
-                targets.permute(logits, k, 0)
+                manipulations.permute(logits, k, 0)
         elif kind == 1:
             with pytest.raises(ReproError, match="expected two arrays of one shape"):
-                targets.hybrid(logits, draws.normal(size=(n, classes + 1)))
+                manipulations.hybrid(logits, draws.normal(size=(n, classes + 1)))
         else:
             made = dataset()
             victim = str(draws.choice(["logits", "adversarial_logits", "robust", "label"]))

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import graphs, recipes, training
-from logit_distributions.augment import Epoch
+from logit_distributions import recipes
 from logit_distributions.images import ImageSet
-from logit_distributions.precision import strict_float32, tuned_convolutions
+from logit_distributions.make import graphs, train
+from logit_distributions.make.augment import Epoch
+from logit_distributions.make.precision import strict_float32, tuned_convolutions
 from tests import toy
 
-CPU = training.Machine("cpu", "float32")
+CPU = train.Machine("cpu", "float32")
 
 
 class _Emulated(graphs.Graphed):
@@ -128,7 +129,7 @@ def test_a_training_step_is_a_function_of_static_tensors_and_the_state(name, cap
         ("train", "validation"), ImageSet(pixels, labels, labels, tuple("0123456789"), "")
     )
     targets = np.random.default_rng(0).normal(size=(100, 10)).astype(np.float32)
-    runs = [training._Run(recipe, 0, CPU, None, targets, given) for _ in range(2)]
+    runs = [train._Run(recipe, 0, CPU, None, targets, given) for _ in range(2)]
     graphed = runs[1].update = _Emulated(runs[1].plain_update, runs[1].state)
     for run in runs:
         for step in range(9):
@@ -159,7 +160,7 @@ def test_settings_of_the_gpu_are_put_back(context):
 
 
 def test_verdicts_are_computed_in_strict_float32(toy_world, toy_sheets, monkeypatch):
-    run = training._Run(recipes.recipe("at"), 0, CPU, toy_sheets, None)
+    run = train._Run(recipes.recipe("at"), 0, CPU, toy_sheets, None)
     seen = set()
     run.model.register_forward_pre_hook(
         lambda *_: seen.add(torch.backends.cudnn.conv.fp32_precision)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from logit_distributions import images
-from logit_distributions.augment import PADDING, Epoch, crop_and_flip, to_float
 from logit_distributions.errors import ReproError
+from logit_distributions.make.augment import PADDING, Epoch, crop_and_flip, to_float
 from logit_distributions.store import places
 from tests import naive, toy
 

@@ -3,7 +3,7 @@ import torch
 from torchvision.models import resnet18
 
 from logit_distributions.errors import ReproError
-from logit_distributions.network import ResNet18, build, frozen
+from logit_distributions.make.network import ResNet18, build, frozen
 
 
 def test_is_torchvisions_resnet18_with_a_cifar_stem():

@@ -51,8 +51,8 @@ def test_training_without_torch_says_what_to_install(tmp_path):
 
 
 READERS = (
-    "statistics", "store", "images", "recipes", "targets", "cli", "capacity", "read.capacity",
-    "schedule", "estimate",
+    "statistics", "store", "images", "recipes", "manipulations", "cli", "capacity",
+    "read.capacity", "schedule", "estimate",
 )  # fmt: skip
 
 

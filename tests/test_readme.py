@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from logit_distributions.network import ResNet18
+from logit_distributions.make.network import ResNet18
 from logit_distributions.store import places
 from paper import table2
 

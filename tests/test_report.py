@@ -12,7 +12,7 @@ import shutil
 import numpy as np
 import pytest
 
-from logit_distributions import recipes, statistics, store, targets
+from logit_distributions import manipulations, recipes, statistics, store
 from paper import report
 from tests.conftest import STORED
 
@@ -169,10 +169,10 @@ def test_manipulations_are_those_of_the_targets(browser):
     np.testing.assert_allclose(target(browser), natural, atol=0.006)
     for k in (0, 3, 9, 10):
         choose(browser, "average", k)
-        expected = targets.average(natural[None], k)[0]
+        expected = manipulations.average(natural[None], k)[0]
         np.testing.assert_allclose(target(browser), expected, atol=0.006)
         choose(browser, "permute", k)
-        permuted, kept = target(browser), targets.ranking(natural[None])[0, :k]
+        permuted, kept = target(browser), manipulations.ranking(natural[None])[0, :k]
         np.testing.assert_allclose(np.sort(permuted), np.sort(natural), atol=0.006)
         np.testing.assert_allclose(permuted[kept], natural[kept], atol=0.006)
     choose(browser, "permute", 0)

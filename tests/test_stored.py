@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from logit_distributions import attack, images, recipes, record, store
-from logit_distributions.augment import to_float
-from logit_distributions.checkpoints import Checkpoint
+from logit_distributions import images, recipes, store
+from logit_distributions.make import attack, network
+from logit_distributions.make.augment import to_float
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store.files import sha256
 from tests.conftest import STORED
 
@@ -44,7 +45,7 @@ def test_natural_logits_are_those_of_the_stored_network(name):
     assert dataset.attrs["checkpoint_sha256"] == checkpoint.weights_sha256
     assert dataset.attrs["recipe_hash"] == checkpoint.recipe_hash
     assert dataset.attrs["data_sha256"] == images.CIFAR10.sha256["test"]
-    computed = record.natural_logits(checkpoint.model(10), first_test_images().images, "cpu")
+    computed = network.natural_logits(checkpoint.model(10), first_test_images().images, "cpu")
     reference = dataset["logits"].values[:1000]
     np.testing.assert_allclose(computed, reference, atol=1e-3, rtol=0)
 

@@ -3,8 +3,9 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from logit_distributions import attack, recipes, training, work
-from logit_distributions.network import ResNet18, build, forward_work, frozen
+from logit_distributions import recipes, work
+from logit_distributions.make import attack, train
+from logit_distributions.make.network import ResNet18, build, forward_work, frozen
 
 IMAGES, WIDTH = 2, 8
 ONE = work.resnet18(WIDTH, 10)
@@ -58,7 +59,7 @@ def test_flops_of_other_networks_are_those_that_torch_counts(name):
 def test_training_flops_are_those_that_torch_counts(name, problem):
     model, images, labels = problem
     recipe = recipes.recipe(name)
-    loss = training.batch_loss(recipe, training.Machine("cpu", "float32"))
+    loss = train.batch_loss(recipe, train.Machine("cpu", "float32"))
     targets, noise = torch.zeros(IMAGES, 10), torch.zeros_like(images)
     counted = _counted(lambda: loss(model, images, labels, targets, noise)[0].backward())
     assert work.training_flops(ONE, recipe, IMAGES) == counted

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from logit_distributions import capacity, images, recipes, store
-from logit_distributions.attack import Evaluation
+from logit_distributions.make.attack import Evaluation
 from paper import audit
 
 SAMPLES, SWEEP_SAMPLES, EPOCHS = 120, 90, (1, 2, 3)

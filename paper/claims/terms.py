@@ -24,8 +24,8 @@ from scipy.special import log_softmax
 
 from logit_distributions import capacity, images, recipes, statistics, store
 from logit_distributions.errors import ReproError
+from logit_distributions.manipulations import ranking
 from logit_distributions.store import places
-from logit_distributions.targets import ranking
 
 RESAMPLES = 500
 NEIGHBOURS = 5

@@ -25,15 +25,16 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from logit_distributions import graphs, recipes, training, work
-from logit_distributions.attack import Evaluation, evaluate
-from logit_distributions.augment import Epoch, to_float
+from logit_distributions import recipes, work
 from logit_distributions.images import ImageSet
-from logit_distributions.network import ResNet18
-from logit_distributions.precision import strict_float32
+from logit_distributions.make import graphs, train
+from logit_distributions.make.attack import Evaluation, evaluate
+from logit_distributions.make.augment import Epoch, to_float
+from logit_distributions.make.network import ResNet18
+from logit_distributions.make.precision import strict_float32
+from logit_distributions.make.train import Machine
 from logit_distributions.recipes import Recipe
 from logit_distributions.store import files
-from logit_distributions.training import Machine
 
 EPOCH_IMAGES, EVALUATED_IMAGES = 45_000, 10_000
 """What times are extrapolated to: CIFAR-10's training images less validation; its test images."""
@@ -240,7 +241,7 @@ def _our_steps(recipe: Recipe, machine: Machine, effort: Effort, steps: int) -> 
     data = random_images((warm_up + steps) * recipe.batch_size)
     targets = np.zeros((len(data), CLASSES), np.float32)
     given = dict.fromkeys(("train", "validation"), data)
-    run = training._Run(recipe, 0, machine, None, targets, given)
+    run = train._Run(recipe, 0, machine, None, targets, given)
     run.model.train()
     draws = Epoch(len(data), "bench", device=device)
     return durations(lambda: run.one_step(draws), warm_up, steps, device)

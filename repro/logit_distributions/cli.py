@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logit_distributions import recipes, schedule, store
-from logit_distributions.budget import Budget, OutOfTime
 from logit_distributions.errors import ReproError, not_installed
+from logit_distributions.make.options import Budget, OutOfTime
 from logit_distributions.store import places
 from logit_distributions.theory_command import add_theory_command
 
 if TYPE_CHECKING:
-    from logit_distributions.attack import Evaluation
     from logit_distributions.capacity import Settings
-    from logit_distributions.training import Machine
+    from logit_distributions.make.attack import Evaluation
+    from logit_distributions.make.train import Machine
 
 DESCRIPTION = """\
 Reproduce 'Understanding the Logit Distributions of Adversarially-Trained Deep Neural
@@ -339,7 +339,7 @@ def _machine(parsed: argparse.Namespace) -> Machine:
     try:
         import torch
 
-        from logit_distributions.training import Machine
+        from logit_distributions.make.train import Machine
     except ImportError as error:
         raise not_installed(error) from error
     if parsed.threads is not None:
@@ -388,7 +388,7 @@ def _attack(parsed: argparse.Namespace) -> int:
     if (parsed.recipe is None) == (parsed.checkpoint is None):
         raise ReproError("expected a recipe, or --checkpoint with a network of your own")
     pipeline, options = _options(parsed)
-    from logit_distributions.attack import Evaluation
+    from logit_distributions.make.attack import Evaluation
 
     wanted = None if parsed.recipe is None else _wanted(parsed, parsed.recipe)
     eps = (wanted.eps if wanted else Evaluation.eps) if parsed.eps is None else parsed.eps
@@ -529,7 +529,8 @@ def _manifolds(parsed: argparse.Namespace) -> int:
 
 
 def _foreign_logits(parsed: argparse.Namespace, settings: Evaluation, machine: Machine) -> int:
-    from logit_distributions import foreign, images, manifolds, profile
+    from logit_distributions import foreign, images, profile
+    from logit_distributions.make import capacity as manifolds
 
     model = _foreign_model(parsed)
     if parsed.images is None and (parsed.limit or sys.maxsize) <= images.SHEET_IMAGES:
@@ -552,7 +553,8 @@ def _foreign_model(parsed: argparse.Namespace) -> str:
 
 
 def _foreign_manifolds(parsed: argparse.Namespace, settings: Settings) -> int:
-    from logit_distributions import foreign, manifolds
+    from logit_distributions import foreign
+    from logit_distributions.make import capacity as manifolds
     from logit_distributions.read.capacity import network_lines
 
     model = _foreign_model(parsed)

@@ -102,7 +102,8 @@ def _forward(wanted: Recipe) -> work.Forward:
 @cache
 def _counted(name: str, dataset: str) -> work.Forward:
     try:
-        from logit_distributions import foreign, network
+        from logit_distributions import foreign
+        from logit_distributions.make import network
     except ImportError as error:
         raise not_installed(error) from error
     classes = len(images.spec_of(dataset).classes)

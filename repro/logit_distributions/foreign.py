@@ -17,16 +17,19 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor, nn
 
-from logit_distributions import images, manifolds, record, store
-from logit_distributions.attack import Evaluation
+from logit_distributions import images, store
 from logit_distributions.capacity import Settings
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
-from logit_distributions.network import laid_out
+from logit_distributions.make import capacity as manifolds
+from logit_distributions.make import logits as attacked_logits
+from logit_distributions.make import network
+from logit_distributions.make.attack import Evaluation
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.network import laid_out
+from logit_distributions.make.train import Machine
 from logit_distributions.recipes import Recipe, given, recipe
 from logit_distributions.store import files, places
-from logit_distributions.training import Machine
 
 
 def load(weights: Path, factory: str) -> nn.Module:
@@ -74,7 +77,7 @@ def logits(
     _check_outputs(model, factory, len(data.classes))
     about = _attributes(weights, "logits", data, settings.seed)
     digest = about["checkpoint_sha256"]
-    found = record.attacked(model, weights.stem, digest, data, settings, machine)
+    found = attacked_logits.attacked(model, weights.stem, digest, data, settings, machine)
     return found.assign_attrs(about)
 
 
@@ -94,7 +97,7 @@ def capacities(
     """
     model = load(weights, factory)
     if (data.labels < 0).any():
-        predicted = record.natural_logits(model, data.images, "cpu").argmax(1)
+        predicted = network.natural_logits(model, data.images, "cpu").argmax(1)
         data = dataclasses.replace(data, labels=predicted.astype(np.int64))
     found = manifolds.analyse(model, data, settings, weights.stem, layers)
     return found.assign_attrs(_attributes(weights, "capacity", data, settings.seed))
@@ -183,7 +186,7 @@ def adopted(wanted: Recipe, seed: int) -> Given:
 def _check_outputs(model: nn.Module, factory: str, classes: int) -> None:
     image = np.zeros((1, 3, 32, 32), np.uint8)
     try:
-        outputs = record.natural_logits(model, image, "cpu").shape[-1]
+        outputs = network.natural_logits(model, image, "cpu").shape[-1]
     except Exception as error:
         raise ReproError(
             f"--model {factory}: expected a network that takes images of 32 x 32 pixels and "

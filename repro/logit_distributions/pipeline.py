@@ -10,21 +10,24 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from logit_distributions import foreign, manifolds, record, store
+from logit_distributions import foreign, store
 from logit_distributions import images as image_files
-from logit_distributions.attack import Evaluation
-from logit_distributions.budget import Budget
 from logit_distributions.capacity import Settings
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
-from logit_distributions.randomness import key
+from logit_distributions.make import capacity as manifolds
+from logit_distributions.make import distill, history
+from logit_distributions.make import logits as attacked_logits
+from logit_distributions.make.attack import Evaluation
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.options import Budget
+from logit_distributions.make.randomness import key
+from logit_distributions.make.train import Machine, best_epoch, recorded_epochs, train
+from logit_distributions.manipulations import MANIPULATIONS
 from logit_distributions.recipes import FIGURE5, Recipe, base, evaluated_images, recipe
 from logit_distributions.recipes import plan as recipe_plan
 from logit_distributions.schedule import Job, known_epoch
 from logit_distributions.store import files, places
 from logit_distributions.store.places import epoch_file
-from logit_distributions.targets import MANIPULATIONS
-from logit_distributions.training import Machine, best_epoch, recorded_epochs, train
 
 KEPT_SEED = 0
 KEPT_RECIPES = frozenset(recipe_plan("table2", "small")) | set(FIGURE5)
@@ -114,7 +117,7 @@ def trained(
         extra["evaluated_because"] = _reason(wanted)
         data = _images(wanted, "train", options)
         with store.registering(log):
-            store.write(record.log(last, wanted, data, extra), log)
+            store.write(history.log(last, wanted, data, extra), log)
     kept = wanted.scale == KEPT_SCALE and wanted.name in KEPT_RECIPES and seed == KEPT_SEED
     if kept and epoch is None:
         with store.registering(stored):
@@ -164,7 +167,7 @@ def teacher_logits(name: str, student: Recipe, seed: int, options: Options) -> x
     teacher = recipe(name, student.scale, student.dataset)
     checkpoint = trained(teacher, seed, options, epoch=how.epoch if name == how.teacher else None)
     data = _images(student, "train", options)
-    return record.targets(checkpoint, data, how.passes, options.machine, options.budget)
+    return distill.targets(checkpoint, data, how.passes, options.machine, options.budget)
 
 
 def student_targets(
@@ -205,7 +208,7 @@ def recorded(
 
     The main evaluation, with the default settings in the recipe's ball on all test images (a
     sweep's on the first `recipes.SWEEP_IMAGES`), is stored under the run's name; any other
-    under the run's name and the engine's in ``verification``.
+    in a folder of the engine's name.
 
     Raises
     ------
@@ -217,8 +220,7 @@ def recorded(
     if settings == Evaluation(eps=wanted.eps) and limit is None:
         limit = evaluated_images(wanted)
     else:
-        name = f"{wanted.run(seed)}-{settings.engine}.nc"
-        path = places.data() / "verification" / name
+        path = store.path_of(f"logits/{settings.engine}", wanted.run(seed))
     if _is_done(path, wanted):
         _check_evaluation(path, wanted, settings, limit)
         return path
@@ -226,7 +228,7 @@ def recorded(
     data = _images(wanted, "test", options)
     if limit is not None:
         data = data.take(np.arange(min(limit, len(data))))
-    dataset = record.attack(checkpoint, data, settings, options.machine, options.budget)
+    dataset = attacked_logits.attack(checkpoint, data, settings, options.machine, options.budget)
     with store.registering(path):
         store.write(dataset, path)
     return path
@@ -246,7 +248,7 @@ def recorded_by_epoch(wanted: Recipe, seed: int, options: Options) -> Path:
         Checkpoint.load(epoch_file(wanted, seed, epoch)) for epoch in recorded_epochs(wanted)
     ]
     training, test = _images(wanted, "train", options), _images(wanted, "test", options)
-    dataset = record.by_epoch(checkpoints, training, test, options.machine)
+    dataset = history.by_epoch(checkpoints, training, test, options.machine)
     with store.registering(path):
         store.write(dataset, path)
     return path

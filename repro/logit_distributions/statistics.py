@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, ndtri
 
-from logit_distributions.targets import Logits, ranking
+from logit_distributions.manipulations import Logits, ranking
 
 
 def correct(logits: Logits, labels: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from logit_distributions.errors import not_installed
 def step(arguments: argparse.Namespace) -> int:
     """Take the gradient step of eq. (6) with trained networks; needs torch."""
     try:
-        from logit_distributions.gradient_step import record_all
+        from logit_distributions.make.steps import record_all
     except ImportError as error:
         raise not_installed(error) from error
 

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from logit_distributions import attack, bench, recipes, training, work
-from logit_distributions.augment import Epoch
-from logit_distributions.network import ResNet18, frozen
-from logit_distributions.precision import strict_float32, tuned_convolutions
+from logit_distributions import bench, recipes, work
+from logit_distributions.make import attack, train
+from logit_distributions.make.augment import Epoch
+from logit_distributions.make.network import ResNet18, frozen
+from logit_distributions.make.precision import strict_float32, tuned_convolutions
 
 WARM_UP, STEPS, KERNELS = 3, 5, 30
 LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -32,7 +33,7 @@ def kernels_of_a_step(name, machine, width):
     data = bench.random_images((WARM_UP + STEPS) * recipe.batch_size)
     targets = np.zeros((len(data), bench.CLASSES), np.float32)
     given = dict.fromkeys(("train", "validation"), data)
-    run = training._Run(recipe, 0, machine, None, targets, given)
+    run = train._Run(recipe, 0, machine, None, targets, given)
     run.model.train()
     draws = Epoch(len(data), "bench", device=machine.device)
     for _ in range(WARM_UP):
@@ -82,7 +83,7 @@ def main():
     parser.add_argument("--count", type=int, default=1000, help="images attacked together")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
-    machine = training.Machine(arguments.device, graphs=False).resolve()
+    machine = train.Machine(arguments.device, graphs=False).resolve()
     for name in bench.METHODS.values():
         kernels_of_a_step(name, machine, arguments.width)
     attack_steps(machine, arguments.width, arguments.count)

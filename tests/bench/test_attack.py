@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from logit_distributions import attack
-from logit_distributions.augment import to_float
-from logit_distributions.checkpoints import Checkpoint
+from logit_distributions.make import attack
+from logit_distributions.make.augment import to_float
+from logit_distributions.make.checkpoint import Checkpoint
 from tests.conftest import STORED
 from tests.test_stored import first_test_images
 

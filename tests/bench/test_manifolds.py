@@ -18,8 +18,9 @@ from scipy.optimize import nnls
 
 import manifold_capacity as mc
 import manifold_capacity.replica
-from logit_distributions import capacity, manifolds
-from logit_distributions.checkpoints import Checkpoint
+from logit_distributions import capacity
+from logit_distributions.make import capacity as manifolds
+from logit_distributions.make.checkpoint import Checkpoint
 from tests.bench.test_kernels import by_cvxopt
 from tests.conftest import STORED
 

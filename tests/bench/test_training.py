@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from logit_distributions import images as image_files
-from logit_distributions import recipes, training
-from logit_distributions.augment import Epoch
-from logit_distributions.network import ResNet18
+from logit_distributions import recipes
+from logit_distributions.make import train
+from logit_distributions.make.augment import Epoch
+from logit_distributions.make.network import ResNet18
 from tests import toy
 
 STEPS = 20
@@ -66,7 +67,7 @@ def test_standard_training(benchmark, recipe, loop, threads, monkeypatch):
         lambda *_: image_files.ImageSet(pixels, labels, labels, tuple("0123456789"), ""),
     )
     if loop == "repro":
-        run = training._Run(recipe, 0, training.Machine("cpu").resolve(), None, None)
+        run = train._Run(recipe, 0, train.Machine("cpu").resolve(), None, None)
         draws = Epoch(len(labels), "bench")
 
         def steps():

@@ -9,6 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from logit_distributions.errors import ReproError
 from logit_distributions.store import places
@@ -117,3 +121,18 @@ def _set_entry(path: Path, digest: str | None) -> None:
             entries[name] = digest
         with atomic(file) as temporary:
             temporary.write_text("".join(f"{entries[n]}  {n}\n" for n in sorted(entries)))
+
+
+def resume(path: Path, key: str) -> dict[str, NDArray[Any]] | None:
+    """Return what a killed call left at `path`; None if nothing, or of other settings."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            saved = {name: file[name] for name in file.files}
+        return saved if str(saved["key"]) == key else None
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected the finished part of a run, got something unreadable "
+            f"({type(error).__name__}); likely damaged: delete it to begin anew"
+        ) from error

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from logit_distributions import images, store
-from logit_distributions.augment import to_float
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
-from logit_distributions.network import frozen
-from logit_distributions.record import attributes
+from logit_distributions.make.augment import to_float
+from logit_distributions.make.checkpoint import Checkpoint, attributes
+from logit_distributions.make.network import frozen
 from logit_distributions.statistics import margins
 from logit_distributions.store import places
 

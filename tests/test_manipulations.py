@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from logit_distributions import targets
+from logit_distributions import manipulations
 from logit_distributions.errors import ReproError
 from tests import naive
 
@@ -30,7 +30,7 @@ few = settings(max_examples=60, deadline=None, derandomize=True)
 @given(cases())
 def test_ranking_equals_naive_and_starts_with_argmax(case):
     values, *_ = case
-    computed = targets.ranking(values)
+    computed = manipulations.ranking(values)
     assert computed.tolist() == [naive.ranking(row) for row in values.tolist()]
     np.testing.assert_array_equal(computed[:, 0], values.argmax(1))
 
@@ -39,13 +39,13 @@ def test_ranking_equals_naive_and_starts_with_argmax(case):
 @given(cases())
 def test_permute_keeps_values_and_the_top_k(case):
     values, _, k, seed = case
-    result = targets.permute(values, k, seed)
+    result = manipulations.permute(values, k, seed)
     np.testing.assert_array_equal(np.sort(result, 1), np.sort(values, 1))
-    top = targets.ranking(values)[:, :k]
+    top = manipulations.ranking(values)[:, :k]
     np.testing.assert_array_equal(
         np.take_along_axis(result, top, 1), np.take_along_axis(values, top, 1)
     )
-    np.testing.assert_array_equal(result, targets.permute(values, k, seed))
+    np.testing.assert_array_equal(result, manipulations.permute(values, k, seed))
     if k:
         rows = np.arange(len(values))
         np.testing.assert_array_equal(result[rows, top[:, 0]], values.max(1))
@@ -53,7 +53,7 @@ def test_permute_keeps_values_and_the_top_k(case):
 
 def test_permute_is_uniform():
     values = np.tile(np.arange(4, 0, -1.0), (24_000, 1))
-    result = targets.permute(values, 1, seed=0)
+    result = manipulations.permute(values, 1, seed=0)
     assert (result[:, 0] == 4).all()
     orders, counts = np.unique(result[:, 1:], axis=0, return_counts=True)
     assert len(orders) == 6
@@ -64,15 +64,17 @@ def test_permute_is_uniform():
 @given(cases())
 def test_average_equals_naive(case):
     values, _, k, _ = case
-    np.testing.assert_allclose(targets.average(values, k), naive.average(values, k), atol=1e-6)
-    np.testing.assert_allclose(targets.average(values, k).sum(1), values.sum(1), atol=1e-4)
+    np.testing.assert_allclose(
+        manipulations.average(values, k), naive.average(values, k), atol=1e-6
+    )
+    np.testing.assert_allclose(manipulations.average(values, k).sum(1), values.sum(1), atol=1e-4)
 
 
 @few
 @given(cases())
 def test_correct_equals_naive_and_is_right(case):
     values, labels, *_ = case
-    result = targets.correct(values, labels)
+    result = manipulations.correct(values, labels)
     np.testing.assert_array_equal(result, naive.correct(values, labels))
     assert (result[np.arange(len(values)), labels] == values.max(1)).all()
     right = values.argmax(1) == labels
@@ -84,10 +86,10 @@ def test_correct_equals_naive_and_is_right(case):
 def test_hybrid_equals_naive(case):
     values, _, _, seed = case
     ranks = np.random.default_rng(seed).normal(size=values.shape)
-    result = targets.hybrid(values, ranks)
+    result = manipulations.hybrid(values, ranks)
     np.testing.assert_array_equal(result, naive.hybrid(values, ranks))
     np.testing.assert_array_equal(np.sort(result, 1), np.sort(values, 1))
-    np.testing.assert_array_equal(targets.hybrid(values, values), values)
+    np.testing.assert_array_equal(manipulations.hybrid(values, values), values)
 
 
 def test_registry_of_manipulations():
@@ -96,11 +98,11 @@ def test_registry_of_manipulations():
     labels = draws.integers(0, 10, 30)
     made = {
         name: manipulate(values, labels, 1, 5, partner)
-        for name, manipulate in targets.MANIPULATIONS.items()
+        for name, manipulate in manipulations.MANIPULATIONS.items()
     }
     np.testing.assert_array_equal(made["none"], values)
-    np.testing.assert_array_equal(made["permute"], targets.permute(values, 1, 5))
-    np.testing.assert_array_equal(made["average"], targets.average(values, 1))
+    np.testing.assert_array_equal(made["permute"], manipulations.permute(values, 1, 5))
+    np.testing.assert_array_equal(made["average"], manipulations.average(values, 1))
     assert (made["correct-permute"].argmax(1) == labels).all()
     np.testing.assert_array_equal(made["hybrid"].argmax(1), partner.argmax(1))
 
@@ -108,10 +110,10 @@ def test_registry_of_manipulations():
 def test_bad_input_is_named():
     values = np.zeros((2, 3))
     with pytest.raises(ReproError, match="k from 0 to 3, got 4"):
-        targets.permute(values, 4, 0)
+        manipulations.permute(values, 4, 0)
     with pytest.raises(ReproError, match="k from 0 to 3, got -1"):
-        targets.average(values, -1)
+        manipulations.average(values, -1)
     with pytest.raises(ReproError, match="one shape"):
-        targets.hybrid(values, np.zeros((2, 4)))
+        manipulations.hybrid(values, np.zeros((2, 4)))
     with pytest.raises(ReproError, match="second teacher"):
-        targets.MANIPULATIONS["hybrid"](values, np.zeros(2, int), 0, 0, None)
+        manipulations.MANIPULATIONS["hybrid"](values, np.zeros(2, int), 0, 0, None)

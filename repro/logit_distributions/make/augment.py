@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from logit_distributions.randomness import generator
+from logit_distributions.make.randomness import generator
 
 PADDING = 4
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from logit_distributions import capacity, images, manifolds, recipes, store
+from logit_distributions import capacity, images, recipes, store
 from logit_distributions.capacity import LAYERS, Settings
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
-from logit_distributions.network import ResNet18
+from logit_distributions.make import capacity as manifolds
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.network import ResNet18
+from logit_distributions.make.train import Machine
 from logit_distributions.store import places
-from logit_distributions.training import Machine
 from tests import toy
 from tests.conftest import STORED
 

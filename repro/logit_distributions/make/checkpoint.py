@@ -12,8 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from logit_distributions import store
 from logit_distributions.errors import ReproError, brief
-from logit_distributions.network import build, laid_out
+from logit_distributions.images import ImageSet
+from logit_distributions.make.network import build, laid_out
 from logit_distributions.recipes import parse
 from logit_distributions.store import files
 
@@ -106,6 +108,27 @@ class Checkpoint:
         """Return the network that these weights belong to, with others."""
         recipe = parse(self.recipe)
         return build(recipe.network, classes, recipe.width)
+
+
+def attributes(checkpoint: Checkpoint, kind: str, data: ImageSet) -> dict[str, Any]:
+    """Return what every dataset made from `checkpoint` says of its origin."""
+    recipe = parse(checkpoint.recipe)
+    return {
+        "kind": kind,
+        "run": checkpoint.run,
+        "method": recipe.method,
+        "dataset": recipe.dataset,
+        "data_sha256": data.sha256,
+        "recipe": recipe.to_json(),
+        "recipe_hash": checkpoint.recipe_hash,
+        "seed": checkpoint.seed,
+        "scale": recipe.scale,
+        "checkpoint_epoch": checkpoint.epoch,
+        "checkpoint_sha256": checkpoint.weights_sha256,
+        "training": json.dumps(checkpoint.settings),
+        "seconds_training": sum(entry["seconds"] for entry in checkpoint.log),
+        **store.provenance(),
+    }
 
 
 def _seal(tensors: dict[str, Tensor], text: str = "") -> str:

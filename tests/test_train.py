@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import pipeline, recipes, training
-from logit_distributions.checkpoints import Checkpoint
+from logit_distributions import pipeline, recipes
 from logit_distributions.errors import ReproError
+from logit_distributions.make import train
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.recipes import Distillation, Recipe
 from logit_distributions.store import places
 from logit_distributions.store.places import epoch_file, rolling_file
 from tests import naive
 
-CPU = training.Machine("cpu", "float32")
+CPU = train.Machine("cpu", "float32")
 
 
 class _Killed(Exception):
@@ -38,9 +39,9 @@ def _targets(method: str) -> np.ndarray | None:
 def test_a_run_cut_anywhere_ends_with_the_same_bits(method, toy_world, toy_sheets, monkeypatch):
     recipe = _recipe(method)
     settings = {"machine": CPU, "images": toy_sheets, "targets": _targets(method)}
-    whole = training.train(recipe, 0, **settings)
+    whole = train.train(recipe, 0, **settings)
     monkeypatch.setenv("REPRO_CACHE", str(toy_world / "second"))
-    one_step = training._Run.one_step
+    one_step = train._Run.one_step
     left = {"steps": 3}
 
     def killed_after_some(run, draws):
@@ -50,11 +51,11 @@ def test_a_run_cut_anywhere_ends_with_the_same_bits(method, toy_world, toy_sheet
         left["steps"] -= 1
         return one_step(run, draws)
 
-    monkeypatch.setattr(training._Run, "one_step", killed_after_some)
+    monkeypatch.setattr(train._Run, "one_step", killed_after_some)
     kills = 0
     while True:
         try:
-            cut = training.train(recipe, 0, save_every=0.0, **settings)
+            cut = train.train(recipe, 0, save_every=0.0, **settings)
             break
         except _Killed:
             kills += 1
@@ -72,32 +73,32 @@ def _timeless(entry: dict[str, float]) -> dict[str, float]:
 
 def test_a_finished_run_is_not_trained_again(toy_world, toy_sheets, monkeypatch):
     recipe = _recipe("standard")
-    first = training.train(recipe, 0, machine=CPU, images=toy_sheets)
-    monkeypatch.setattr(training, "_Run", None)
-    assert training.train(recipe, 0).weights_sha256 == first.weights_sha256
+    first = train.train(recipe, 0, machine=CPU, images=toy_sheets)
+    monkeypatch.setattr(train, "_Run", None)
+    assert train.train(recipe, 0).weights_sha256 == first.weights_sha256
     other = dataclasses.replace(recipe, learning_rate=0.05)
     with pytest.raises(ReproError, match="recipe was changed since"):
-        training.train(other, 0)
+        train.train(other, 0)
 
 
 def test_seeds_differ(toy_world, toy_sheets):
     recipe = dataclasses.replace(_recipe("standard"), epochs=1)
-    first, second = (training.train(recipe, s, machine=CPU, images=toy_sheets) for s in (0, 1))
+    first, second = (train.train(recipe, s, machine=CPU, images=toy_sheets) for s in (0, 1))
     assert first.weights_sha256 != second.weights_sha256
 
 
 def test_the_time_that_a_device_is_waited_for_counts(toy_world, toy_sheets, monkeypatch):
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(training, "time", clock)
-    finish = training._Run.assert_finite
+    monkeypatch.setattr(train, "time", clock)
+    finish = train._Run.assert_finite
 
     def late(run):
         clock.now += 1.0
         finish(run)
 
-    monkeypatch.setattr(training._Run, "assert_finite", late)
+    monkeypatch.setattr(train._Run, "assert_finite", late)
     recipe = dataclasses.replace(_recipe("standard"), epochs=1)
-    done = training.train(recipe, 0, machine=CPU, images=toy_sheets, save_every=0.0)
+    done = train.train(recipe, 0, machine=CPU, images=toy_sheets, save_every=0.0)
     steps = math.ceil(400 / recipe.batch_size)
     assert done.log[0]["seconds"] == steps
 
@@ -105,17 +106,17 @@ def test_the_time_that_a_device_is_waited_for_counts(toy_world, toy_sheets, monk
 def test_divergence_stops_with_a_clear_message(toy_world, toy_sheets):
     wild = dataclasses.replace(_recipe("standard"), learning_rate=1e30)
     with pytest.raises(ReproError, match="diverged, likely because the learning rate"):
-        training.train(wild, 0, machine=CPU, images=toy_sheets)
+        train.train(wild, 0, machine=CPU, images=toy_sheets)
     assert not epoch_file(wild, 0, 1).exists()
 
 
 def test_distillation_needs_targets_of_the_right_shape(toy_world, toy_sheets):
     recipe = _recipe("distillation")
     with pytest.raises(ReproError, match="needs targets"):
-        training.train(recipe, 0, machine=CPU, images=toy_sheets)
+        train.train(recipe, 0, machine=CPU, images=toy_sheets)
     wrong = np.zeros((3, 10), np.float32)
     with pytest.raises(ReproError, match="another split"):
-        training.train(recipe, 0, machine=CPU, images=toy_sheets, targets=wrong)
+        train.train(recipe, 0, machine=CPU, images=toy_sheets, targets=wrong)
 
 
 @pytest.mark.parametrize(("loss", "temperature"), [("l1", 1.0), ("kl", 1.0), ("kl", 4.0)])
@@ -126,7 +127,7 @@ def test_distillation_losses_equal_naive(loss, temperature):
     draws = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(2, 6, 5, generator=draws).double()
     model = torch.nn.Identity()
-    computed, returned = training.batch_loss(recipe, CPU)(
+    computed, returned = train.batch_loss(recipe, CPU)(
         model, logits.float(), torch.zeros(6), targets.float(), logits
     )
     pairs = list(zip(targets.tolist(), logits.tolist(), strict=True))
@@ -141,7 +142,7 @@ def test_distillation_losses_equal_naive(loss, temperature):
 def test_standard_loss_is_the_mean_cross_entropy():
     draws = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(6, 5, generator=draws), torch.arange(6) % 5
-    computed, _ = training.batch_loss(_recipe("standard"), CPU)(
+    computed, _ = train.batch_loss(_recipe("standard"), CPU)(
         torch.nn.Identity(), logits, labels, logits, logits
     )
     reference = np.mean(
@@ -152,22 +153,22 @@ def test_standard_loss_is_the_mean_cross_entropy():
 
 def test_a_linear_schedule_falls_to_zero():
     medium = recipes.recipe("at", "medium")
-    rates = [training.learning_rate(medium, progress) for progress in (0, 0.25, 0.5, 1)]
+    rates = [train.learning_rate(medium, progress) for progress in (0, 0.25, 0.5, 1)]
     assert rates == pytest.approx([0.1, 0.075, 0.05, 0])
 
 
 def test_every_second_epoch_of_the_medium_scale_is_recorded():
-    assert training.recorded_epochs(recipes.recipe("at", "medium")) == list(range(2, 21, 2))
-    assert training.recorded_epochs(recipes.recipe("at", "small")) == list(range(1, 7))
-    assert training.recorded_epochs(recipes.recipe("at", "paper")) == list(range(10, 201, 10))
+    assert train.recorded_epochs(recipes.recipe("at", "medium")) == list(range(2, 21, 2))
+    assert train.recorded_epochs(recipes.recipe("at", "small")) == list(range(1, 7))
+    assert train.recorded_epochs(recipes.recipe("at", "paper")) == list(range(10, 201, 10))
 
 
 def test_learning_rate_is_the_papers_at_200_epochs():
     paper = recipes.recipe("st", "paper")
-    rates = [training.learning_rate(paper, epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
+    rates = [train.learning_rate(paper, epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    assert training.checkpoint_epochs(paper)[3] == 40
-    assert training.checkpoint_epochs(recipes.recipe("st", "small"))[-1] == 6
+    assert train.checkpoint_epochs(paper)[3] == 40
+    assert train.checkpoint_epochs(recipes.recipe("st", "small"))[-1] == 6
 
 
 def test_best_epoch_is_the_best_trade_off():
@@ -176,24 +177,24 @@ def test_best_epoch_is_the_best_trade_off():
         return found | ({} if robust is None else {"validation_robust_accuracy": robust})
 
     log = [entry(1.0, 0.9, 0.0), entry(2.0, 0.7, 0.4), entry(3.0, 0.8, 0.2), entry(4.0, 1.0, None)]
-    assert training.best_epoch(log) == 2
+    assert train.best_epoch(log) == 2
     with pytest.raises(ReproError, match="no epoch was validated"):
-        training.best_epoch(log[3:])
+        train.best_epoch(log[3:])
 
 
 @pytest.mark.parametrize("device", ["cudda", "cuda:99"])
 def test_unknown_devices_are_refused(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ReproError, match="device"):
-        training.Machine(device).resolve()
+        train.Machine(device).resolve()
 
 
 def test_bfloat16_training_is_close_to_float32(toy_world, toy_sheets):
     recipe = dataclasses.replace(_recipe("standard"), epochs=1)
     losses = {}
     for seed, precision in ((0, "float32"), (0, "bfloat16")):
-        run = training._Run(recipe, seed, training.Machine("cpu", precision), toy_sheets, None)
-        run.one_step(training.Epoch(len(run.data), "x"))
+        run = train._Run(recipe, seed, train.Machine("cpu", precision), toy_sheets, None)
+        run.one_step(train.Epoch(len(run.data), "x"))
         losses[precision] = run.total_loss.item() / recipe.batch_size
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]

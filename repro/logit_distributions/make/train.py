@@ -18,16 +18,16 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from logit_distributions import images as image_files
-from logit_distributions.attack import pgd
-from logit_distributions.augment import Epoch, crop_and_flip, to_float
-from logit_distributions.budget import Budget
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError
-from logit_distributions.graphs import Graphed
 from logit_distributions.images import ImageSet
-from logit_distributions.network import build, laid_out
-from logit_distributions.precision import strict_float32, tuned_convolutions
-from logit_distributions.randomness import generator, key
+from logit_distributions.make.attack import pgd
+from logit_distributions.make.augment import Epoch, crop_and_flip, to_float
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.graphs import Graphed
+from logit_distributions.make.network import build, laid_out
+from logit_distributions.make.options import Budget
+from logit_distributions.make.precision import strict_float32, tuned_convolutions
+from logit_distributions.make.randomness import generator, key
 from logit_distributions.recipes import PGD, RECORDED_EVERY, Recipe, base
 from logit_distributions.store.places import epoch_file, rolling_file
 

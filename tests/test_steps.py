@@ -18,7 +18,7 @@ def torch():
 
 
 def test_direction_is_that_of_the_cross_entropy(torch):
-    from logit_distributions.gradient_step import loss_direction
+    from logit_distributions.make.steps import loss_direction
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 10))
@@ -31,7 +31,7 @@ def test_direction_is_that_of_the_cross_entropy(torch):
 
 
 def test_direction_of_a_saturated_network(torch):
-    from logit_distributions.gradient_step import loss_direction
+    from logit_distributions.make.steps import loss_direction
 
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     with torch.no_grad():
@@ -41,7 +41,7 @@ def test_direction_of_a_saturated_network(torch):
 
 
 def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
-    from logit_distributions.gradient_step import gradient_steps
+    from logit_distributions.make.steps import gradient_steps
 
     torch.manual_seed(1)
     weights = torch.randn(10, 48)
@@ -62,9 +62,10 @@ def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
 
 def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
     pytest.importorskip("safetensors")
-    from logit_distributions import gradient_step, images
-    from logit_distributions.checkpoints import Checkpoint
-    from logit_distributions.network import ResNet18
+    from logit_distributions import images
+    from logit_distributions.make import steps
+    from logit_distributions.make.checkpoint import Checkpoint
+    from logit_distributions.make.network import ResNet18
 
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     torch.manual_seed(2)
@@ -76,25 +77,25 @@ def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
         images.CIFAR10.classes,
         "0",
     )
-    monkeypatch.setattr(gradient_step.images, "load", lambda *_: test)
+    monkeypatch.setattr(steps.images, "load", lambda *_: test)
     recipe = json.loads(recipes.recipe("st").to_json())
     state = {f"model.{k}": v for k, v in ResNet18(10, 8).state_dict().items()}
     file = places.data() / "checkpoints" / "cifar10-small-st-seed7.safetensors"
     file.parent.mkdir()
     Checkpoint(state, recipe, "0", 7, 1).save(file)
-    (path,) = gradient_step.record_all([], samples=20)
+    (path,) = steps.record_all([], samples=20)
     assert path == tmp_path / "theory" / "cifar10-small-st-seed7.nc"
     assert store.validate(path) == []
-    assert store.open_dataset(path)["hard_margin"].shape == (1 + len(gradient_step.EPS), 20)
+    assert store.open_dataset(path)["hard_margin"].shape == (1 + len(steps.EPS), 20)
     (study,) = networks.stored().steps
     assert study.recipe == "st"
-    assert study.eps == gradient_step.EPS
+    assert study.eps == steps.EPS
     assert all(fit.growing == 0 for fit in study.soft[:1])
 
 
 def test_no_samples_are_refused(torch, tmp_path):
     from logit_distributions.errors import ReproError
-    from logit_distributions.gradient_step import record
+    from logit_distributions.make.steps import record
 
     for samples in (0, -3):
         with pytest.raises(ReproError, match=f"expected at least 1, got {samples}"):
@@ -103,7 +104,7 @@ def test_no_samples_are_refused(torch, tmp_path):
 
 def test_nothing_to_record(torch, monkeypatch, tmp_path):
     from logit_distributions.errors import ReproError
-    from logit_distributions.gradient_step import record_all
+    from logit_distributions.make.steps import record_all
 
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     with pytest.raises(ReproError, match="logitdist run table2"):

@@ -6,13 +6,17 @@ import copy
 from collections import OrderedDict
 from typing import cast
 
+import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from logit_distributions.errors import ReproError, brief
+from logit_distributions.make.augment import to_float
+from logit_distributions.make.precision import strict_float32
 from logit_distributions.work import Forward
 
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
@@ -153,6 +157,17 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
         BasicBlock(inputs, outputs, stride, shortcut), BasicBlock(outputs, outputs)
     )
+
+
+@strict_float32()
+def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
+    """Return float32 logits of uint8 images, shape (n, classes), of a model in eval mode."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(images), 1000):
+            batch = to_float(torch.from_numpy(images[start : start + 1000]).to(device))
+            parts.append(model(batch).float().cpu().numpy())
+    return np.concatenate(parts)
 
 
 def frozen(model: nn.Module) -> nn.Module:

@@ -25,19 +25,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from logit_distributions import capacity, images, record, store
-from logit_distributions.attack import pgd
-from logit_distributions.augment import to_float
+from logit_distributions import capacity, images, store
 from logit_distributions.capacity import LAYERS, Settings
-from logit_distributions.checkpoints import Checkpoint
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
-from logit_distributions.network import ResNet18
-from logit_distributions.precision import strict_float32
-from logit_distributions.randomness import generator
+from logit_distributions.make.attack import pgd
+from logit_distributions.make.augment import to_float
+from logit_distributions.make.checkpoint import Checkpoint, attributes
+from logit_distributions.make.network import ResNet18
+from logit_distributions.make.precision import strict_float32
+from logit_distributions.make.randomness import generator
+from logit_distributions.make.train import Machine
 from logit_distributions.recipes import PGD
 from logit_distributions.store import places
-from logit_distributions.training import Machine
 
 
 def stored_images(dataset: str) -> ImageSet:
@@ -335,7 +335,7 @@ def recorded(
     """Return the dataset of kind ``capacity`` of one of our networks, on these images."""
     model = checkpoint.model(len(data.classes))
     found = analyse(model, data, settings, checkpoint.run, None, machine, threads)
-    return found.assign_attrs(record.attributes(checkpoint, "capacity", data))
+    return found.assign_attrs(attributes(checkpoint, "capacity", data))
 
 
 def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.Dataset, xr.Dataset]:

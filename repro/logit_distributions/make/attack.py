@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from logit_distributions.errors import ReproError
-from logit_distributions.network import cast_once, frozen
-from logit_distributions.precision import strict_float32
-from logit_distributions.randomness import generator
+from logit_distributions.make.network import cast_once, frozen
+from logit_distributions.make.precision import strict_float32
+from logit_distributions.make.randomness import generator
 from logit_distributions.recipes import PGD
 
 

@@ -1,0 +1,1 @@
+"""Images to checkpoints to datasets: a module for each stage, and the runner. Needs torch."""
