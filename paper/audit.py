@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from logit_distributions import capacity, store
 from logit_distributions.capacity import SIMULATED_LAYERS, estimates
 from logit_distributions.errors import ReproError, not_installed
+from logit_distributions.jobs import Job
 from logit_distributions.read.capacity import Row, heading, row, rows, table
+from logit_distributions.recipes import Manifolds, recipe
 from paper import exit_code, selection
 
 Array = NDArray[np.float64]
 
-RECOMPUTED = ("cifar10-small-at-seed0", "layer2.1")
+RECOMPUTED = (Job("checkpoint", recipe("at"), 0), "layer2.1")
 """A run whose weights are stored, and a layer that is seen through the projection."""
 
 
@@ -80,7 +82,7 @@ def synthetic() -> list[Row]:
     """Return rows of points, balls, ellipsoids and correlated centres, computed now."""
     import manifold_capacity as mc
 
-    settings = capacity.Settings(draws=40)
+    settings = Manifolds(draws=40)
     ball = mc.ball_capacity
     cases: dict[str, tuple[Array, float]] = {
         "points": (ellipsoids(40, 1, ()), mc.point_capacity()),
@@ -194,17 +196,17 @@ def recompute(say: Callable[[str], Any] = print) -> bool:
     Agreement: every capacity lies in the 95 % interval of the stored one, radius and dimension
     within 1.96 of their standard errors on average, the centres' correlation within 1 %.
     """
-    from logit_distributions import pipeline
-    from logit_distributions.make import capacity as manifolds
+    from logit_distributions.make.capacity import again
     from logit_distributions.make.checkpoint import Checkpoint
 
-    run, layer = RECOMPUTED
-    dataset = store.open_dataset(manifolds.path_of(run, "adversarial"), "capacity")
-    checkpoint = Checkpoint.load(pipeline.stored_checkpoint(run))
+    wanted, layer = RECOMPUTED
+    run = wanted.run
+    dataset = store.open_dataset(Job("capacity", wanted.recipe, wanted.seed).path, "capacity")
+    checkpoint = Checkpoint.of(wanted)
     if checkpoint.weights_sha256 != dataset.attrs["checkpoint_sha256"]:
         raise ReproError(f"{run}: stored capacities are of other weights than those stored")
     say(f"RECOMPUTED: {run}, {layer}, from weights and stored images")
-    now, unprojected = manifolds.again(dataset, checkpoint, layer)
+    now, unprojected = again(dataset, checkpoint, layer)
     agrees = agreement(dataset.sel(layer=layer), now, say)
     first, other = estimates(now), estimates(unprojected)
     apart = {name: other[name].value / first[name].value - 1 for name in first}

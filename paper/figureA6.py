@@ -21,7 +21,7 @@ LOSSES = {
 
 def names(scale: str, losses: Sequence[str]) -> list[str]:
     """Return the recipes of the students of a figure."""
-    epochs = sorted(recipes.TEACHER_EPOCHS[scale])
+    epochs = sorted(recipes.Scale.parse(scale).teacher_epochs)
     return [f"{loss}-epoch-{epoch}" for loss in losses for epoch in epochs]
 
 
@@ -30,7 +30,7 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
     runs = selection.select(
         "logits", ["at"], optional=lambda scale: names(scale, losses), paired=False
     )
-    epochs = sorted(recipes.TEACHER_EPOCHS[runs.scale])
+    epochs = sorted(recipes.SCALES[runs.scale].teacher_epochs)
     found, about = selection.sweep(runs)
     points = {
         loss: {e: found[f"{loss}-epoch-{e}"] for e in epochs if f"{loss}-epoch-{e}" in found}

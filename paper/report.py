@@ -23,7 +23,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from logit_distributions import recipes, store
+from logit_distributions import plans, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
 from paper import exit_code, selection, style, tables, title
@@ -98,12 +98,12 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
 def _behind(name: str) -> list[xr.Dataset]:
     """Return the stored logit datasets that an artefact's plan names."""
     plan = {"table3": "table2"}.get(name, name)
-    if plan not in recipes.PLANS:
+    if plan not in plans.SHOWN:
         return []
     scale = _teachers().scale
     return [
         each
-        for recipe in recipes.plan(plan, scale)
+        for recipe in plans.names(plan, recipes.SCALES[scale])
         for each in store.find("logits", recipe, scale=scale)
     ]
 
@@ -177,7 +177,9 @@ def explorer() -> dict[str, Any]:
     scale = _teachers().scale
     pictures = selection.pictures()
     datasets = [
-        each for name in recipes.names(scale) for each in store.find("logits", name, scale=scale)
+        each
+        for name in recipes.names(recipes.SCALES[scale])
+        for each in store.find("logits", name, scale=scale)
     ]
     count = len(pictures)
     labels = datasets[0]["label"].values[:count]

@@ -16,7 +16,7 @@ from logit_distributions.errors import ReproError
 
 def scales() -> list[str]:
     """Return the scales that readers prefer, the paper's first; results of few images are none."""
-    return [name for name, fields in recipes.SCALES.items() if fields.get("images") is None]
+    return [name for name, scale in recipes.SCALES.items() if scale.images is None]
 
 
 @dataclass(frozen=True)

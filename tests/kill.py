@@ -29,7 +29,7 @@ from logit_distributions.make import attack, checkpoint, distill, train
 from logit_distributions.store import files, places
 from tests import toy
 
-COMMAND = ["run", "table2", "--seed", "0", "--threads", "1", "--save-every", "0"]
+COMMAND = ["make", "table2", "--seed", "0", "--threads", "1", "--save-every", "0"]
 
 STAGES = {"training": 12, "targets": 12, "attacking": 60, "writing": 12}
 """Where kills fall, and the largest number of steps of that stage to let pass before."""
@@ -64,7 +64,7 @@ def child(stage: str, steps: int, delay: float) -> int:
                 time.sleep(2 * delay)  # so that death comes between writing and renaming
 
     if stage == "training":
-        train._Run.one_step = counted(train._Run.one_step)
+        train.Trainer.one_step = counted(train.Trainer.one_step)
     elif stage == "targets":
         distill.crop_and_flip = counted(distill.crop_and_flip)
     elif stage == "attacking":

@@ -72,7 +72,7 @@ def environment(world: Path) -> dict[str, str]:
 def run_alone(world: Path) -> None:
     """Make two teachers and two students in one process, and attack the students."""
     choice = ["--scale", "miniature", "--seed", "0", "--threads", "1", "--device", "cpu"]
-    command = [*COMMAND, "run", *STUDENTS, *choice]
+    command = [*COMMAND, "make", *STUDENTS, *choice]
     done = subprocess.run(command, env=environment(world), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -82,7 +82,7 @@ def snakemake(world: Path, profile: str, *arguments: str) -> subprocess.Complete
     workflow = places.ROOT / "repro" / "logit_distributions" / "workflow"
     settings = {
         "plan": " ".join(STUDENTS), "scale": "miniature", "seeds": "0",
-        "data": world / "data", "cache": world / "cache", "repro": " ".join(COMMAND),
+        "data": world / "data", "cache": world / "cache", "command": " ".join(COMMAND),
     }  # fmt: skip
     command = [
         sys.executable, "-m", "snakemake", "--directory", str(world),
@@ -114,6 +114,6 @@ def file(world: Path, kind: str, name: str) -> Path:
 
 if __name__ == "__main__":
     if "KILL_ONCE" in os.environ:
-        train._Run.save = dying(train._Run.save, Path(os.environ["KILL_ONCE"]))
+        train.Trainer.save = dying(train.Trainer.save, Path(os.environ["KILL_ONCE"]))
     install()
     sys.exit(cli.main([*sys.argv[1:], "--save-every", "0"]))

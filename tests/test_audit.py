@@ -8,9 +8,10 @@ import xarray as xr
 
 import manifold_capacity as mc
 from logit_distributions import capacity, recipes, store
-from logit_distributions.capacity import Interval, Settings
+from logit_distributions.capacity import Interval
 from logit_distributions.errors import ReproError
 from logit_distributions.read.capacity import compared, row
+from logit_distributions.recipes import Manifolds
 from paper import audit
 from paper.claims import terms
 from paper.claims import verdicts as claims
@@ -84,7 +85,7 @@ def test_known_answers_are_found():
 @pytest.fixture(scope="module")
 def layer():
     points = audit.ellipsoids(8, 6, [0.5, 0.5])
-    return capacity.measure(points, Settings(n_t=50, draws=20))
+    return capacity.measure(points, Manifolds(n_t=50, draws=20))
 
 
 def test_what_is_measured_again_must_agree(layer):

@@ -242,7 +242,7 @@ def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
     draws = np.random.default_rng(0)
     robust, logits = {}, {}
     for loss, offset in (("logits", 0.5), ("softmax", 1.0)):
-        for epoch in recipes.TEACHER_EPOCHS["small"]:
+        for epoch in recipes.SCALES["small"].teacher_epochs:
             recipe = recipes.recipe(f"{loss}-epoch-{epoch}")
             noise = draws.normal(0, offset, at["logits"].shape).astype(np.float32)
             made = at.assign(logits=at["logits"] + noise, adversarial_logits=at["logits"] + noise)

@@ -16,7 +16,8 @@ from logit_distributions import cli, images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import checkpoint
 from logit_distributions.make.network import ResNet18
-from logit_distributions.store import files, places
+from logit_distributions.store import places
+from logit_distributions.store.files import resume
 from tests import toy
 from tests.test_store import dataset
 
@@ -61,7 +62,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "labels": ("sheets/train_labels.json", _folder),
     "batch": ("original/cifar-10-batches-py/data_batch_2", _folder),
     "tarball": ("tar/cifar-10-python.tar.gz", _folder),
-    "partial run": ("partial.npz", lambda path: files.resume(path, "key") or {}),
+    "partial run": ("partial.npz", lambda path: resume(path, "key") or {}),
 }
 
 

@@ -12,7 +12,7 @@ import shutil
 import numpy as np
 import pytest
 
-from logit_distributions import manipulations, recipes, statistics, store
+from logit_distributions import manipulations, plans, statistics, store
 from paper import report
 from tests.conftest import STORED
 
@@ -80,7 +80,7 @@ def test_stored_logits_are_those_of_the_datasets(data):
     assert np.sum(run["gap"]) == pytest.approx(1, abs=0.01)
     assert np.average(edges[:-1], weights=run["gap"]) == pytest.approx(gaps.mean(), abs=0.1)
     assert "student hybrid, seed 0" in names
-    assert len(recipes.plan("table2", "small")) * 2 <= len(names)
+    assert len(plans.TABLE2) * 2 <= len(names)
 
 
 def test_missing_data_are_one_line(tmp_path, monkeypatch, capsys):

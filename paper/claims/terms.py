@@ -223,7 +223,7 @@ class Measures:
 
     def __init__(self, dataset: str, scale: str, limit: int | None = None):
         self.dataset, self.scale, self.limit = dataset, scale, limit
-        self.teacher_epochs = recipes.TEACHER_EPOCHS[scale]
+        self.teacher_epochs = recipes.Scale.parse(scale).teacher_epochs
         self._known: dict[Any, Any] = {}
         self._overlaps = cache(self._overlaps)  # type: ignore[method-assign]
 

@@ -23,17 +23,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from logit_distributions import recipes, work
+from logit_distributions import recipes
 from logit_distributions.images import ImageSet
-from logit_distributions.make import graphs, train
-from logit_distributions.make.attack import Evaluation, evaluate
+from logit_distributions.make import graphs
+from logit_distributions.make.attack import verdicts
 from logit_distributions.make.augment import Epoch, to_float
 from logit_distributions.make.network import ResNet18
+from logit_distributions.make.options import Machine
 from logit_distributions.make.precision import strict_float32
-from logit_distributions.make.train import Machine
-from logit_distributions.recipes import Recipe
+from logit_distributions.make.train import Trainer
+from logit_distributions.recipes import Evaluation, Recipe
 from logit_distributions.store import files
 
 EPOCH_IMAGES, EVALUATED_IMAGES = 45_000, 10_000
@@ -196,6 +198,73 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * COPIED[device.type] / best
 
 
+@dataclass(frozen=True)
+class Forward:
+    """What one image's forward pass takes: FLOPs, and numbers that convolutions put out."""
+
+    flops: int
+    elements: int
+
+
+def forward(width: int) -> Forward:
+    """Return what a 32 x 32 image takes in a ResNet-18, as torch counts."""
+    model, elements = ResNet18(CLASSES, width).eval(), 0
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal elements
+        elements += output.numel()
+
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(note)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 32, 32))
+    return Forward(counter.get_total_flops(), elements)
+
+
+TRAINING_PASSES = 19
+"""Times that each layer's output passes memory in a training step: an estimate, without caches.
+
+Forward 7: written; read for its mean and variance; read and written by the normalisation;
+read and written by the ReLU; read by the next layer. Backward 12, on as many numbers: the
+ReLU reads its output and the gradient and writes (3); the normalisation reads input and
+gradient twice and writes (5); the convolution reads the gradient twice and its input once,
+and writes (4).
+"""
+
+ASCENT_PASSES = 9
+"""The same for an attack step, with the normalisation folded into the convolution.
+
+Forward 4: written; read and written by the ReLU; read by the next layer. Backward 5: the
+ReLU reads the output and the gradient and writes; the convolution reads and writes.
+"""
+
+GRADIENTS = 2 * (Evaluation.iterations + 1)
+"""Of both attacks on an image that is never fooled."""
+
+
+def training_flops(one: Forward, recipe: Recipe) -> int:
+    """Return the FLOPs of an epoch: three forward passes' worth a step, two for each of PGD."""
+    ascents = recipe.pgd.steps if recipe.pgd else 0
+    return EPOCH_IMAGES * (3 + 2 * ascents) * one.flops
+
+
+def attack_flops(one: Forward) -> int:
+    """Return the FLOPs of the evaluation, at most: those that are fooled leave the batch."""
+    return EVALUATED_IMAGES * (2 * GRADIENTS + 3) * one.flops
+
+
+def training_bytes(one: Forward, recipe: Recipe, number: int) -> int:
+    """Return an estimate of the bytes that activations of `number` bytes move in an epoch."""
+    ascents = recipe.pgd.steps if recipe.pgd else 0
+    return EPOCH_IMAGES * (TRAINING_PASSES + ascents * ASCENT_PASSES) * one.elements * number
+
+
+def attack_bytes(one: Forward) -> int:
+    """Return an estimate, at most, of the bytes that float32 activations move in the evaluation."""
+    return EVALUATED_IMAGES * GRADIENTS * ASCENT_PASSES * one.elements * 4
+
+
 def bench(machine: Machine, width: int, effort: Effort) -> Iterator[Row]:
     """Time everything; yield each row when it is done."""
     machine = machine.resolve()
@@ -204,7 +273,7 @@ def bench(machine: Machine, width: int, effort: Effort) -> Iterator[Row]:
     peak = peak_flops(device, torch.bfloat16 if bfloat16 else torch.float32)
     strict_peak = peak_flops(device, torch.float32) if bfloat16 else peak
     bandwidth = copy_bandwidth(device)
-    one = work.resnet18(width, CLASSES)
+    one = forward(width)
     for method, name in METHODS.items():
         recipe = dataclasses.replace(recipes.recipe(name), width=width)
         steps = max(effort.steps // (1 if recipe.pgd is None else 4), 1)
@@ -215,8 +284,8 @@ def bench(machine: Machine, width: int, effort: Effort) -> Iterator[Row]:
             )
             for timed in (_our_steps, _plain_steps)
         )
-        flops = work.training_flops(one, recipe, EPOCH_IMAGES)
-        moved = work.training_bytes(one, recipe, EPOCH_IMAGES, 2 if bfloat16 else 4)
+        flops = training_flops(one, recipe)
+        moved = training_bytes(one, recipe, 2 if bfloat16 else 4)
         yield Row(
             f"{method} epoch of {EPOCH_IMAGES:,}", ours, plain,
             f"{steps} steps of {recipe.batch_size}", flops, moved, peak, bandwidth,
@@ -228,8 +297,7 @@ def bench(machine: Machine, width: int, effort: Effort) -> Iterator[Row]:
     yield Row(
         f"two attacks on {EVALUATED_IMAGES:,}", timings[0], timings[1] if timings[1:] else None,
         f"{effort.evaluations} x {short} and {long} of 100 iterations on {count}",
-        work.attack_flops(one, EVALUATED_IMAGES), work.attack_bytes(one, EVALUATED_IMAGES),
-        strict_peak, bandwidth,
+        attack_flops(one), attack_bytes(one), strict_peak, bandwidth,
     )  # fmt: skip
 
 
@@ -240,8 +308,7 @@ def _our_steps(recipe: Recipe, machine: Machine, effort: Effort, steps: int) -> 
         warm_up += graphs.WARM_UP + 2
     data = random_images((warm_up + steps) * recipe.batch_size)
     targets = np.zeros((len(data), CLASSES), np.float32)
-    given = dict.fromkeys(("train", "validation"), data)
-    run = train._Run(recipe, 0, machine, None, targets, given)
+    run = Trainer(recipe, 0, machine, data, data, targets)
     run.model.train()
     draws = Epoch(len(data), "bench", device=device)
     return durations(lambda: run.one_step(draws), warm_up, steps, device)
@@ -262,7 +329,7 @@ def _evaluations(
     short, long = (
         durations(
             functools.partial(
-                evaluate, model, images, labels, index, Evaluation(engine, iterations=iterations)
+                verdicts, model, images, labels, index, Evaluation(engine, iterations=iterations)
             ),
             1,
             effort.evaluations,
@@ -381,8 +448,8 @@ def table(rows: list[Row], machine: Machine, width: int) -> Iterator[str]:
         "product in the same precision;"
     )
     yield (
-        f"TB/s: a large copy. TB moved: an estimate, each layer's output {work.TRAINING_PASSES} "
-        f"times in a training step, {work.ASCENT_PASSES} in an attack step."
+        f"TB/s: a large copy. TB moved: an estimate, each layer's output {TRAINING_PASSES} "
+        f"times in a training step, {ASCENT_PASSES} in an attack step."
     )
     yield (
         "Attacks: APGD-CE and APGD-DLR on a network that nothing fools, so an upper bound; "

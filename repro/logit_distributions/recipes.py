@@ -11,8 +11,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from logit_distributions.errors import ReproError
 
@@ -149,88 +149,126 @@ ADDED: dict[str, Any] = {
 """Fields that came after the first stored results, whose hashes must stay, with their defaults."""
 
 GIVEN = "given-"
-"""Before the name of a network that `foreign.adopt` keeps, in a scale or a recipe."""
+"""Before the name of a network that `logitdist adopt` keeps, in a scale or a recipe."""
 
-SCALES: dict[str, dict[str, Any]] = {
-    "paper": {"width": 64, "epochs": 200},
-    "medium": {"width": 16, "epochs": 20, "schedule": "linear"},
-    "small": {"width": 8, "epochs": 6},
-    "miniature": {"width": 8, "epochs": 2, "images": 256},
-}
-"""``medium`` is what two CPU cores make in a day, ``small`` in two hours: the paper's training
+
+@dataclass(frozen=True)
+class Scale:
+    """How large networks are and how long they train; what is varied in all recipes at once.
+
+    Attributes
+    ----------
+    name : str
+        Of `SCALES`.
+    width, epochs : int
+    teacher_epochs : tuple of int
+        Epochs of the teacher from which the students of a sweep learn, in the order of making: a
+        sweep that is cut short is coarse, not half.
+    at_epoch : int or None
+        The epoch that stands for an adversarial training; None: validation chooses.
+    images : int or None
+        Restricts every part of the data set to its first so many images.
+    sweep_images : int or None
+        Test images on which a student of a sweep is attacked, the first ones; None for all.
+    schedule : {"step", "linear"}
+        Of the learning rate, as in `Recipe`.
+    recorded_every : int
+        Of the kept epochs, each so-many-th is recorded by epoch.
+    published : tuple of str
+        Recipes whose evaluated weights, of seed 0 on CIFAR-10, are stored beside the datasets.
+    network : str
+    eps : int
+        Radius of the ball, in 255ths.
+    given : str or None
+        Name of the network that stands for ``at``.
+    """
+
+    name: str
+    width: int
+    epochs: int
+    teacher_epochs: tuple[int, ...]
+    at_epoch: int | None = None
+    images: int | None = None
+    sweep_images: int | None = None
+    schedule: str = "step"
+    recorded_every: int = 1
+    published: tuple[str, ...] = ()
+    network: str = "resnet18"
+    eps: int = 8
+    given: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Scale:
+        """Read a scale, such as ``small`` or ``paper+wide_resnet50_2+eps4+given-mine``.
+
+        Raises
+        ------
+        ReproError
+            If there is no such scale, or a part is unknown, twice there or not in this order.
+        """
+        name, *parts = text.split("+")
+        if name not in SCALES:
+            raise ReproError(f"unknown scale {text!r}: expected one of {', '.join(SCALES)}")
+        change: dict[str, Any] = {}
+        for part in parts:
+            if radius := re.fullmatch(r"eps([1-9]\d*)", part):
+                change["eps"] = int(radius[1])
+            elif teacher := re.fullmatch(rf"{GIVEN}(\w+)", part):
+                change["given"] = teacher[1]
+            elif re.fullmatch(r"[a-z]\w*(:\w+)?", part):
+                change["network"] = part
+        scale = replace(SCALES[name], **change)
+        if str(scale) != text:
+            raise ReproError(
+                f"unknown scale {text!r}: expected {name}, +NETWORK, +epsN for N/255 and "
+                f"+{GIVEN}NAME, in this order, each once at most, as in {name}+resnet34+eps4"
+            )
+        return scale
+
+    def __str__(self) -> str:
+        plain = SCALES[self.name]
+        network = f"+{self.network}" if self.network != plain.network else ""
+        eps = f"+eps{self.eps}" if self.eps != plain.eps else ""
+        return f"{self.name}{network}{eps}{f'+{GIVEN}{self.given}' if self.given else ''}"
+
+
+_TABLE2 = ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid")
+
+SCALES: dict[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale(
+            "paper", 64, 200, (20, 40, 100, 200, 60, 80, 120, 140, 160, 180), at_epoch=40
+        ),
+        Scale(
+            "medium", 16, 20, (10, 20, 5, 15), sweep_images=2000, schedule="linear",
+            recorded_every=2, published=_TABLE2,
+        ),
+        Scale(
+            "small", 8, 6, (3, 6, 1, 4, 5, 2), sweep_images=2000,
+            published=(*_TABLE2, "fix-1-average"),
+        ),
+        Scale("miniature", 8, 2, (1, 2), images=256, sweep_images=128),
+    )
+}  # fmt: skip
+"""In the order in which readers prefer them.
+
+``medium`` is what two CPU cores make in a day, ``small`` in two hours: the paper's training
 (A.2), but for width, length and, at ``medium``, the schedule. ``miniature`` rehearses every step
 on real images in minutes; its results mean nothing.
-
-Each can be varied by another network and another radius, as in ``small+resnet34+eps4``, and by
-a given network in the place of the adversarially trained one, as in ``small+given-mine``.
 """
 
 
-def base(scale: str) -> str:
-    """Return the scale that a variation such as ``small+resnet34+eps4`` is one of."""
-    name = scale.partition("+")[0]
-    if name not in SCALES:
-        raise ReproError(f"unknown scale {scale!r}: expected one of {', '.join(SCALES)}")
-    return name
-
-
-def variation(scale: str) -> dict[str, Any]:
-    """Return the fields of a recipe that the variation of a scale sets, and ``"given"``.
-
-    Raises
-    ------
-    ReproError
-        If something is named twice or badly.
-    """
-    name = base(scale)
-    fields: dict[str, Any] = {}
-    for part in scale.split("+")[1:]:
-        radius = re.fullmatch(r"eps(\d+)", part)
-        network = re.fullmatch(r"[a-z]\w*(:\w+)?", part)
-        teacher = re.fullmatch(rf"{GIVEN}\w+", part)
-        change: dict[str, Any] = {"given" if teacher else "network": part}
-        if radius:
-            change = {"eps": int(radius[1]) / 255}
-        if not (network or teacher) or change.get("eps") == 0 or change.keys() & fields.keys():
-            raise ReproError(
-                f"unknown scale {scale!r}: expected {name}, +NETWORK, +epsN for N/255 and "
-                f"+{GIVEN}NAME, each once at most, as in {name}+resnet34+eps4"
-            )
-        fields |= change
-    return fields
-
-
-def given(scale: str) -> str | None:
-    """Return the name of the network that stands for ``at`` at this scale, if one is given."""
-    part: str | None = variation(scale).get("given")
-    return None if part is None else part.removeprefix(GIVEN)
+def scale_of(recipe: Recipe) -> Scale:
+    """Return the scale of a recipe."""
+    return Scale.parse(recipe.scale)
 
 
 SEEDS = (0, 1, 2)
 
 SWEPT_K = (1, 4, 2, 6, 8, 3, 5, 7)
-"""Fix-k for ten classes; from k = 9 on neither manipulation changes anything.
-
-In the order of making, like `TEACHER_EPOCHS`: a sweep that is cut short is coarse, not half.
-"""
-
-TEACHER_EPOCHS: dict[str, tuple[int, ...]] = {
-    "paper": (20, 40, 100, 200, 60, 80, 120, 140, 160, 180),
-    "medium": (10, 20, 5, 15),
-    "small": (3, 6, 1, 4, 5, 2),
-    "miniature": (1, 2),
-}
-
-SWEEP_IMAGES: dict[str, int | None] = {
-    "paper": None,
-    "medium": 2000,
-    "small": 2000,
-    "miniature": 128,
-}
-"""Test images on which a student of a sweep is attacked, the first ones; None for all."""
-
-RECORDED_EVERY = {"paper": 1, "medium": 2, "small": 1, "miniature": 1}
-"""Of the kept epochs, each so-many-th is recorded by epoch: `data/` has to travel."""
+"""Fix-k for ten classes; from k = 9 on neither manipulation changes anything. In the order of
+making, like the epochs of a teacher."""
 
 _TABLES: dict[str, dict[str, Any]] = {
     "st": {},
@@ -249,16 +287,16 @@ _FIX_K: dict[str, dict[str, Any]] = {
 }
 
 
-def _by_epoch(scale: str, name: str, loss: str) -> dict[str, dict[str, Any]]:
-    if given(scale):  # has no epochs
+def _by_epoch(scale: Scale, name: str, loss: str) -> dict[str, dict[str, Any]]:
+    if scale.given:  # has no epochs
         return {}
     return {
         f"{name}-epoch-{epoch}": {"distillation": Distillation(epoch=epoch, loss=loss)}
-        for epoch in TEACHER_EPOCHS[base(scale)]
+        for epoch in scale.teacher_epochs
     }
 
 
-def _methods(scale: str) -> dict[str, dict[str, Any]]:
+def _methods(scale: Scale) -> dict[str, dict[str, Any]]:
     return {
         **_TABLES,
         **_FIX_K,
@@ -267,82 +305,48 @@ def _methods(scale: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def plan(name: str, scale: str) -> tuple[str, ...]:
-    """Return the recipes behind an artefact, or a recipe alone, in the order of making.
-
-    Parameters
-    ----------
-    name : str
-        One of `PLANS`, or a recipe's name, which is returned as it is.
-    scale : str
-    """
-    parts: dict[str, tuple[str, ...]] = {
-        **dict.fromkeys(("table1", "figure1", "figure2", "figure3"), TEACHERS),
-        **dict.fromkeys(("figureB1", "figureB2", "figureB3"), TEACHERS),
-        "table2": tuple(_TABLES),
-        "figure4": ("at", "normal", "fix-1-permute", *_FIX_K),
-        "figureA6": ("at", *_by_epoch(scale, "logits", "l1")),
-        "figureA7": ("at", *_by_epoch(scale, "logits", "l1"), *_by_epoch(scale, "softmax", "kl")),
-    }
-    parts["figures"] = tuple(dict.fromkeys(n for names in parts.values() for n in names))
-    return parts.get(name, (name,))
-
-
-BY_EPOCH = ("figure1", "figureB1", "figures")
-"""Plans whose teachers are recorded after every kept epoch too."""
-
 TEACHERS = ("st", "at")
 
 FIGURE5 = (*TEACHERS, "normal", "fix-1-average", "correct-fix-1", "hybrid")
 """The networks whose manifolds are measured."""
 
-PLANS = (
-    "table1", "table2", "figure1", "figure2", "figure3", "figure4", "figureA6", "figureA7",
-    "figureB1", "figureB2", "figureB3", "figures",
-)  # fmt: skip
 
-
-def names(scale: str) -> tuple[str, ...]:
+def names(scale: Scale) -> tuple[str, ...]:
     """Return the names of all recipes of a scale."""
     return tuple(_methods(scale))
 
 
-NAMES = tuple(dict.fromkeys(name for scale in SCALES for name in names(scale)))
+NAMES = tuple(dict.fromkeys(name for scale in SCALES.values() for name in names(scale)))
 
 
-def recipe(name: str, scale: str = "small", dataset: str = "cifar10") -> Recipe:
+def recipe(name: str, scale: Scale | str = "small", dataset: str = "cifar10") -> Recipe:
     """Return the recipe of this name at this scale.
-
-    Parameters
-    ----------
-    name : str
-    scale : str
-        Of `SCALES`, maybe varied, as in ``small+resnet34+eps4``: with another network, trained
-        and attacked in the ball of 4/255; or in ``small+given-mine``: taught by a given network.
-    dataset : str
 
     Raises
     ------
     ReproError
         If there is no such recipe or scale.
     """
-    varied = variation(scale)
-    teacher = varied.pop("given", None)
+    if isinstance(scale, str):
+        scale = Scale.parse(scale)
     methods = _methods(scale)
     if name not in methods:
         raise ReproError(
             f"unknown recipe {name!r} at scale {scale}: expected one of {', '.join(methods)}"
         )
-    settings = {**SCALES[base(scale)], **methods[name], **varied}
-    if "eps" in varied and "pgd" in settings:
-        settings["pgd"] = PGD.in_ball(varied["eps"])
-    if teacher is not None and name == "at":
-        settings |= {"network": teacher, "epochs": 0, "pgd": None}
-    distillation = settings.get("distillation")
-    at_40 = base(scale) == "paper" and teacher is None
-    if at_40 and distillation is not None and distillation.epoch is None:
-        settings["distillation"] = dataclasses.replace(distillation, epoch=40)
-    return Recipe(name=name, scale=scale, dataset=dataset, **settings)
+    settings: dict[str, Any] = {
+        "width": scale.width, "epochs": scale.epochs, "images": scale.images,
+        "schedule": scale.schedule, "network": scale.network, "eps": scale.eps / 255,
+        **methods[name],
+    }  # fmt: skip
+    if "pgd" in settings:
+        settings["pgd"] = PGD.in_ball(scale.eps / 255)
+    if scale.given and name == "at":
+        settings |= {"network": f"{GIVEN}{scale.given}", "epochs": 0, "pgd": None}
+    how = settings.get("distillation")
+    if scale.at_epoch and not scale.given and how is not None and how.epoch is None:
+        settings["distillation"] = replace(how, epoch=scale.at_epoch)
+    return Recipe(name=name, scale=str(scale), dataset=dataset, **settings)
 
 
 def teachers(student: Recipe) -> list[Recipe]:
@@ -358,15 +362,143 @@ def command(stage: str, name: str, scale: str, dataset: str = "cifar10") -> str:
     return f"logitdist make {stage}/{name}{elsewhere} --scale {scale}"
 
 
-def is_sweep(wanted: Recipe) -> bool:
-    """Return whether a run is a point of a sweep, and in no table."""
-    return wanted.name not in _TABLES
+ENGINES: dict[str, tuple[str, ...]] = {
+    "repro": ("apgd-ce", "apgd-dlr"),
+    "autoattack": ("apgd-ce", "apgd-dlr"),
+    "autoattack-full": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "odi": ("odi",),
+}
+"""The attacks that each engine runs, in order, each on what is still classified correctly."""
 
 
-def evaluated_images(wanted: Recipe) -> int | None:
-    """Return how many test images a run is attacked on, the first ones; None for all.
+@dataclass(frozen=True)
+class Evaluation:
+    """How adversarial accuracy is measured (paper, section 3).
+
+    Attributes
+    ----------
+    engine : str
+        ``"repro"``: our APGD; ``"autoattack"``: the same two attacks of the official
+        implementation; ``"autoattack-full"``: its standard suite; ``"odi"``.
+    eps : float
+        Radius of the Linf ball, in pixel units.
+    iterations : int
+        Of APGD; the official suite always takes 100.
+    restarts : int
+        Random restarts of each attack. The paper does not say; ODI's authors use 20.
+    seed : int
+    """
+
+    engine: str = "repro"
+    eps: float = 8 / 255
+    iterations: int = 100
+    restarts: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ReproError(
+                f"unknown attack engine {self.engine!r}: expected one of {', '.join(ENGINES)}"
+            )
+        if not 0 < self.eps <= 1:
+            raise ReproError(f"eps: expected a length in (0, 1], got {self.eps}; 8/255 is usual")
+        if self.iterations < 1 or self.restarts < 1:
+            raise ReproError(
+                "iterations and restarts: expected at least 1, got "
+                f"{self.iterations} and {self.restarts}"
+            )
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks, in the order in which they run."""
+        return ENGINES[self.engine]
+
+
+VERIFIED_IMAGES = 1000
+"""Test images on which other engines verify the main evaluation, the first ones."""
+
+
+@dataclass(frozen=True)
+class Manifolds:
+    """What decides the capacities of a network (paper, 4.2 and A.4), but for its images.
+
+    Attributes
+    ----------
+    kind : {"adversarial", "random", "class"}
+        Of the manifolds: ends of PGD from random starts, random points of the ball, clean classes.
+    exemplars : int
+        P, the manifolds; for ``"class"`` there is one per class.
+    points : int
+        M, the points of each.
+    eps, step : float
+        Linf radius and step of PGD, in pixel units [0, 1].
+    steps : int
+        Of PGD.
+    n_t : int
+        Gaussian vectors per manifold of the mean-field theory.
+    draws : int
+        Of the simulations and of conic geometry.
+    largest : int
+        Features above which a layer is seen through a Gaussian projection to as many.
+    seed : int
+        Of everything that is drawn; the same for all networks.
+    """
+
+    kind: Literal["adversarial", "random", "class"] = "adversarial"
+    exemplars: int = 50
+    points: int = 50
+    eps: float = 8 / 255
+    step: float = 2 / 255
+    steps: int = 10
+    n_t: int = 300
+    draws: int = 60
+    largest: int = 2048
+    seed: int = 0
+
+
+STEPS = (0.001, 0.01, 0.1)
+"""L2 lengths of the gradient step of eq. (6) over that of the image; Figure C.3 has 0.1."""
+
+STEPPED_IMAGES = 2000
+"""Test images on which gradient steps are taken, the first ones."""
+
+
+def evaluation(stage: str, recipe: Recipe) -> Evaluation:
+    """Return how a stage such as ``logits`` or ``logits/odi`` attacks the network of a recipe.
+
+    Raises
+    ------
+    ReproError
+        If there is no such engine.
+    """
+    _, _, engine = stage.partition("/")
+    return Evaluation(engine or Evaluation.engine, eps=recipe.eps)
+
+
+def evaluated_images(stage: str, recipe: Recipe) -> int | None:
+    """Return how many test images a stage attacks, the first ones; None for all.
 
     Of CIFAR-100 as many as in a sweep: a hundred logits an image outgrow what is stored.
     """
-    few = SWEEP_IMAGES[base(wanted.scale)]
-    return few if is_sweep(wanted) or wanted.dataset == "cifar100" else wanted.images
+    if stage != "logits":
+        return min(VERIFIED_IMAGES, recipe.images or VERIFIED_IMAGES)
+    if recipe.name not in _TABLE2 or recipe.dataset == "cifar100":
+        return scale_of(recipe).sweep_images
+    return recipe.images
+
+
+def manifolds(stage: str, recipe: Recipe) -> Manifolds:
+    """Return the manifolds of a stage such as ``capacity`` or ``capacity/class``.
+
+    Raises
+    ------
+    ReproError
+        If there is no such kind of manifold.
+    """
+    _, _, kind = stage.partition("/")
+    if kind not in ("", "random", "class"):
+        raise ReproError(f"unknown stage {stage!r}: expected capacity, capacity/random or class")
+    planned = Manifolds(kind or "adversarial", eps=recipe.eps, step=recipe.eps / 4)  # type: ignore[arg-type]
+    if scale_of(recipe).name != "miniature":
+        return planned
+    return replace(planned, exemplars=10, points=5, n_t=20, draws=5)

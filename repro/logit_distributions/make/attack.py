@@ -18,7 +18,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.make.network import cast_once, frozen
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.randomness import generator
-from logit_distributions.recipes import PGD
+from logit_distributions.recipes import PGD, Evaluation
 
 
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, settings: PGD, noise: Tensor) -> Tensor:
@@ -272,58 +272,6 @@ def odi(
     return adversarial
 
 
-ENGINES: dict[str, tuple[str, ...]] = {
-    "repro": ("apgd-ce", "apgd-dlr"),
-    "autoattack": ("apgd-ce", "apgd-dlr"),
-    "autoattack-full": ("apgd-ce", "apgd-t", "fab-t", "square"),
-    "odi": ("odi",),
-}
-"""The attacks that each engine runs, in order, each on what is still classified correctly."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How adversarial accuracy is measured (paper, section 3).
-
-    Attributes
-    ----------
-    engine : str
-        ``"repro"``: our APGD; ``"autoattack"``: the same two attacks of the official
-        implementation; ``"autoattack-full"``: its standard suite; ``"odi"``.
-    eps : float
-        Radius of the Linf ball, in pixel units.
-    iterations : int
-        Of APGD; the official suite always takes 100.
-    restarts : int
-        Random restarts of each attack. The paper does not say; ODI's authors use 20.
-    seed : int
-    """
-
-    engine: str = "repro"
-    eps: float = 8 / 255
-    iterations: int = 100
-    restarts: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ReproError(
-                f"unknown attack engine {self.engine!r}: expected one of {', '.join(ENGINES)}"
-            )
-        if not 0 < self.eps <= 1:
-            raise ReproError(f"eps: expected a length in (0, 1], got {self.eps}; 8/255 is usual")
-        if self.iterations < 1 or self.restarts < 1:
-            raise ReproError(
-                "iterations and restarts: expected at least 1, got "
-                f"{self.iterations} and {self.restarts}"
-            )
-
-    @property
-    def attacks(self) -> tuple[str, ...]:
-        """Names of the attacks, in the order in which they run."""
-        return ENGINES[self.engine]
-
-
 @dataclass(frozen=True)
 class Verdicts:
     """What an evaluation found.
@@ -344,7 +292,7 @@ class Verdicts:
 
 @torch.no_grad()
 @strict_float32()
-def evaluate(
+def verdicts(
     model: nn.Module, images: Tensor, labels: Tensor, index: Tensor, settings: Evaluation
 ) -> Verdicts:
     """Attack a batch and return the logits before and after.

@@ -1,9 +1,9 @@
-"""Manifolds of images and their activations, layer by layer, down to capacities.
+"""Stage ``capacity``: from images to manifolds, to activations, to capacities layer by layer.
 
 A manifold is what becomes of one exemplar image under perturbations in the Linf ball (kinds
 ``adversarial`` and ``random``), or the clean images of one class (``class``). Activations are
 recorded in one pass, those of large layers through a random projection; every layer is
-measured (`capacity`), written to the cache, and its activations dropped.
+measured, written to the cache, and its activations dropped.
 """
 
 from __future__ import annotations
@@ -25,41 +25,66 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from logit_distributions import capacity, images, store
-from logit_distributions.capacity import LAYERS, Settings
+from logit_distributions import images, recipes, store
+from logit_distributions.capacity import LAYERS, measure
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
+from logit_distributions.jobs import Job
 from logit_distributions.make.attack import pgd
 from logit_distributions.make.augment import to_float
-from logit_distributions.make.checkpoint import Checkpoint, attributes
-from logit_distributions.make.network import ResNet18
+from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours
+from logit_distributions.make.network import ResNet18, load, natural_logits
+from logit_distributions.make.options import Options
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.randomness import generator
-from logit_distributions.make.train import Machine
-from logit_distributions.recipes import PGD
+from logit_distributions.recipes import PGD, Manifolds
 from logit_distributions.store import places
 
 
-def stored_images(dataset: str) -> ImageSet:
-    """Return the first 1,000 test images, which are stored, with labels from any logit dataset.
+def capacity(job: Job, options: Options) -> xr.Dataset:
+    """Measure the capacity of every layer of the network that stands for a run.
 
-    So nobody needs the whole data set to recompute a capacity.
+    The exemplars are among the first test images, which are stored: nobody needs the whole data
+    set to recompute a capacity.
     """
-    sheet = images.stored_sheet(dataset)
-    if not sheet.is_file():
-        raise ReproError(f"{sheet} is missing; make it with 'logitdist fetch --dataset {dataset}'")
-    pixels = images.read_sheet(sheet)
-    for stored in store.find("logits", dataset=dataset):
-        if np.array_equal(stored["index"].values[: len(pixels)], np.arange(len(pixels))):
-            labels = stored["label"].values[: len(pixels)].astype(np.int64)
-            return ImageSet(
-                np.ascontiguousarray(pixels), labels, np.arange(len(pixels)),
-                tuple(map(str, stored["class"].values)), stored.attrs["data_sha256"],
-            )  # fmt: skip
-    raise ReproError(
-        f"{places.data() / 'logits'}: expected logits of the first test images of {dataset}, for "
-        "their labels, found none; make them with 'logitdist run st'"
-    )
+    checkpoint = Checkpoint.of(job.needs[0])
+    settings = recipes.manifolds(job.stage, job.recipe)
+    try:
+        data = images.stored(job.recipe.dataset)
+    except ReproError:  # the same images, from the whole data set
+        data = images.load(job.recipe.dataset, "test", options.images, job.recipe.images)
+        data = data.take(data.index[: images.SHEET_IMAGES])
+    model = checkpoint.model(len(data.classes))
+    measured = analyse(model, data, settings, job.run, options)
+    return measured.assign_attrs(checkpoint.attributes("capacity", data))
+
+
+def of_yours(
+    weights: Path,
+    factory: str,
+    data: ImageSet,
+    settings: Manifolds,
+    layers: Sequence[str] | None,
+    options: Options,
+) -> xr.Dataset:
+    """Return capacities of anybody's network, as a dataset of kind ``capacity``.
+
+    Parameters
+    ----------
+    weights, factory
+        As in `network.load`.
+    data : ImageSet
+        Where labels are -1, the network's own predictions are attacked.
+    settings : Manifolds
+    layers : sequence of str or None
+    options : Options
+    """
+    model = load(weights, factory)
+    if (data.labels < 0).any():
+        predicted = natural_logits(model, data.images, "cpu").argmax(1)
+        data = dataclasses.replace(data, labels=predicted.astype(np.int64))
+    measured = analyse(model, data, settings, weights.stem, options, layers)
+    return measured.assign_attrs(attributes_of_yours(weights, "capacity", data, settings.seed))
 
 
 def exemplars(labels: NDArray[np.int64], count: int) -> NDArray[np.intp]:
@@ -80,7 +105,7 @@ def exemplars(labels: NDArray[np.int64], count: int) -> NDArray[np.intp]:
 
 
 def manifolds(
-    model: nn.Module, data: ImageSet, settings: Settings, device: str = "cpu"
+    model: nn.Module, data: ImageSet, settings: Manifolds, device: str = "cpu"
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield every manifold's number, an image's place or a class, and points in pixel space.
 
@@ -190,7 +215,7 @@ def activations(
     model: nn.Module,
     points: Iterable[Tensor],
     layers: Sequence[str],
-    settings: Settings,
+    settings: Manifolds,
     batch: int = 250,
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, int]]:
     """Return activations of every layer, in the order of `layers`, in one pass.
@@ -206,7 +231,7 @@ def activations(
         Manifolds in pixel space.
     layers : sequence of str
         Names of modules, and ``"input"``.
-    settings : Settings
+    settings : Manifolds
         Its `largest` and `seed` count here.
     batch : int
         Images forwarded together.
@@ -242,11 +267,10 @@ def activations(
 def analyse(
     model: nn.Module,
     data: ImageSet,
-    settings: Settings,
+    settings: Manifolds,
     name: str,
+    options: Options,
     layers: Sequence[str] | None = None,
-    machine: Machine | None = None,
-    threads: int | None = None,
 ) -> xr.Dataset:
     """Return the capacities of a network's layers; resumes where it was cut.
 
@@ -256,22 +280,20 @@ def analyse(
         Maps pixels in [0, 1] to logits; evaluated, so in evaluation mode.
     data : ImageSet
         Exemplars are chosen among these (`exemplars`).
-    settings : Settings
+    settings : Manifolds
     name : str
         Of the network, for progress and the folder in the cache.
+    options : Options
+        The network runs in float32. The budget is asked before every layer.
     layers : sequence of str, optional
         Default: `default_layers`.
-    machine : Machine, optional
-        Where the network runs, in float32.
-    threads : int, optional
-        Of the kernels; default all processors.
 
     Returns
     -------
     Dataset
         Variables of kind ``capacity``, settings as attributes.
     """
-    machine = (machine or Machine()).resolve()
+    machine = options.machine.resolve()
     layers = tuple(layers or default_layers(model))
     model = model.eval().to(machine.device)
     folder = places.cache() / "manifolds" / f"{name}-{_key(model, data, settings, layers)}"
@@ -289,12 +311,13 @@ def analyse(
                 numbers.append(number)
                 yield each
 
-        found, sizes = activations(model, points(), todo, settings)
+        recorded, sizes = activations(model, points(), todo, settings)
         share = (time.monotonic() - began) / len(todo)
         for layer in todo:
+            options.budget.check(f"layer {layer} of the manifolds of {name}")
             began = time.monotonic()
             try:
-                one = capacity.measure(found.pop(layer), settings, threads)
+                one = measure(recorded.pop(layer), settings, options.threads)
             except ValueError as error:
                 raise ReproError(f"{name}, layer {layer}: {brief(error)}") from error
             one["features"] = np.int32(sizes[layer])
@@ -317,25 +340,12 @@ def analyse(
     return dataset
 
 
-def _key(model: nn.Module, data: ImageSet, settings: Settings, layers: Sequence[str]) -> str:
+def _key(model: nn.Module, data: ImageSet, settings: Manifolds, layers: Sequence[str]) -> str:
     digest = hashlib.sha256(f"{settings} {layers}".encode())
     digest.update(data.images.tobytes() + data.labels.tobytes())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def recorded(
-    checkpoint: Checkpoint,
-    data: ImageSet,
-    settings: Settings,
-    machine: Machine | None = None,
-    threads: int | None = None,
-) -> xr.Dataset:
-    """Return the dataset of kind ``capacity`` of one of our networks, on these images."""
-    model = checkpoint.model(len(data.classes))
-    found = analyse(model, data, settings, checkpoint.run, None, machine, threads)
-    return found.assign_attrs(attributes(checkpoint, "capacity", data))
 
 
 def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -346,24 +356,18 @@ def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.D
     measured, unprojected : Dataset
         As it was stored, and with all its features.
     """
-    fields = dataclasses.fields(Settings)
-    settings = Settings(**{each.name: _plain(dataset, each.name) for each in fields})
-    data = stored_images(checkpoint.recipe["dataset"])
+    fields = dataclasses.fields(Manifolds)
+    settings = Manifolds(**{each.name: _plain(dataset, each.name) for each in fields})
+    data = images.stored(checkpoint.recipe["dataset"])
     model = checkpoint.model(len(data.classes))
     points = (each for _, each in manifolds(copy.deepcopy(model), data, settings))
     whole = dataclasses.replace(settings, largest=sys.maxsize)
-    found, _ = activations(model, points, [layer], whole)
+    recorded, _ = activations(model, points, [layer], whole)
     project = Projection(settings.largest, settings.seed)
-    seen = [project(torch.from_numpy(each).T).T.numpy() for each in found[layer]]
-    return capacity.measure(np.stack(seen), settings), capacity.measure(found[layer], settings)
+    seen = [project(torch.from_numpy(each).T).T.numpy() for each in recorded[layer]]
+    return measure(np.stack(seen), settings), measure(recorded[layer], settings)
 
 
 def _plain(dataset: xr.Dataset, name: str) -> Any:
     value = dataset.attrs[f"manifold_{name}"]
     return value.item() if isinstance(value, np.generic) else value
-
-
-def path_of(run: str, kind: str) -> Path:
-    """Path of the stored capacities of a run; kinds but the paper's are in folders of their own."""
-    stored = store.path_of("capacity", run)
-    return stored if kind == "adversarial" else stored.parent / kind / stored.name

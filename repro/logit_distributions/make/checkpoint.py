@@ -1,10 +1,11 @@
-"""Weights on disk: safetensors with the recipe, the seed and the log in the header."""
+"""Weights on disk: safetensors with the recipe, the seed and the log in the header; given ones."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,11 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from logit_distributions import store
+from logit_distributions import images, store
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
-from logit_distributions.make.network import build, laid_out
-from logit_distributions.recipes import parse
+from logit_distributions.jobs import Job, given_file
+from logit_distributions.make.network import build, built, check_outputs, laid_out, load
+from logit_distributions.recipes import Recipe, parse, recipe
 from logit_distributions.store import files
 
 
@@ -80,6 +82,52 @@ class Checkpoint:
                 f"({brief(error)}); likely truncated or damaged"
             ) from error
 
+    @classmethod
+    def of(cls, job: Job) -> Checkpoint:
+        """Read the checkpoint that a job made; a given network takes the job's recipe and seed."""
+        if job.recipe.method != "given":
+            return cls.load(job.path).held_to(job.recipe, job.path)
+        return replace(
+            Given.load(job.path),
+            recipe=json.loads(job.recipe.to_json()),
+            recipe_hash=job.recipe.hash,
+            seed=job.seed,
+        )
+
+    def held_to(self, recipe: Recipe, path: Path) -> Self:
+        """Return this checkpoint, or refuse it if it is of another recipe.
+
+        Raises
+        ------
+        ReproError
+        """
+        if self.recipe_hash != recipe.hash:
+            raise ReproError(
+                f"{path}: expected a checkpoint of recipe {recipe.hash}, got {self.recipe_hash}; "
+                f"likely the recipe was changed since: delete {path.parent} to train anew"
+            )
+        return self
+
+    def attributes(self, kind: str, data: ImageSet) -> dict[str, Any]:
+        """Return what every dataset made from this checkpoint says of its origin."""
+        recipe = parse(self.recipe)
+        return {
+            "kind": kind,
+            "run": self.run,
+            "method": recipe.method,
+            "dataset": recipe.dataset,
+            "data_sha256": data.sha256,
+            "recipe": recipe.to_json(),
+            "recipe_hash": self.recipe_hash,
+            "seed": self.seed,
+            "scale": recipe.scale,
+            "checkpoint_epoch": self.epoch,
+            "checkpoint_sha256": self.weights_sha256,
+            "training": json.dumps(self.settings),
+            "seconds_training": sum(entry["seconds"] for entry in self.log),
+            **store.provenance(),
+        }
+
     @property
     def run(self) -> str:
         """Name of the run, the stem of its files."""
@@ -110,25 +158,71 @@ class Checkpoint:
         return build(recipe.network, classes, recipe.width)
 
 
-def attributes(checkpoint: Checkpoint, kind: str, data: ImageSet) -> dict[str, Any]:
-    """Return what every dataset made from `checkpoint` says of its origin."""
-    recipe = parse(checkpoint.recipe)
+class Given(Checkpoint):
+    """A network that was trained elsewhere, in the place of one of a recipe."""
+
+    def unweighted(self, classes: int) -> nn.Module:
+        """Return the network as its factory makes it."""
+        factory = self.settings["model"]
+        network = built(factory)
+        check_outputs(network.eval(), factory, classes)
+        return network
+
+
+def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> Path:
+    """Keep a network under a name, to stand for ``at`` at scales such as ``small+given-NAME``.
+
+    There it is attacked, and teaches the students, in the place of the adversarially trained
+    network of the paper.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits and underscores.
+    weights, factory
+        As in `load`; the factory is called again whenever the network is used.
+    dataset : str
+        Whose classes it tells apart.
+
+    Returns
+    -------
+    Path
+        Of the weights, in the cache.
+
+    Raises
+    ------
+    ReproError
+        If the network is not one of this data set, or the name is bad or that of another.
+    """
+    if not re.fullmatch(r"\w+", name):
+        raise ReproError(f"name: expected letters, digits and underscores, got {name!r}")
+    as_teacher = recipe("at", f"small+given-{name}", dataset)
+    model = load(weights, factory)
+    check_outputs(model, factory, len(images.spec_of(dataset).classes))
+    network = Given(
+        {f"model.{key}": tensor.clone() for key, tensor in model.state_dict().items()},
+        json.loads(as_teacher.to_json()),
+        as_teacher.hash,
+        seed=0,
+        epoch=0,
+        settings={"model": factory, "file": weights.name},
+    )
+    path = given_file(name)
+    if path.exists() and Given.load(path).weights_sha256 != network.weights_sha256:
+        raise ReproError(f"{path}: holds other weights; choose another name, or delete the file")
+    network.save(path)
+    return path
+
+
+def attributes_of_yours(weights: Path, kind: str, data: ImageSet, seed: int) -> dict[str, Any]:
+    """Return what a dataset made from anybody's network says of its origin."""
+    digest = files.sha256(weights)
     return {
-        "kind": kind,
-        "run": checkpoint.run,
-        "method": recipe.method,
-        "dataset": recipe.dataset,
-        "data_sha256": data.sha256,
-        "recipe": recipe.to_json(),
-        "recipe_hash": checkpoint.recipe_hash,
-        "seed": checkpoint.seed,
-        "scale": recipe.scale,
-        "checkpoint_epoch": checkpoint.epoch,
-        "checkpoint_sha256": checkpoint.weights_sha256,
-        "training": json.dumps(checkpoint.settings),
-        "seconds_training": sum(entry["seconds"] for entry in checkpoint.log),
-        **store.provenance(),
-    }
+        "kind": kind, "run": weights.stem, "method": "given", "dataset": "given",
+        "data_sha256": data.sha256, "recipe": json.dumps({"name": weights.stem}),
+        "recipe_hash": digest[:16], "seed": seed, "scale": "given",
+        "checkpoint_sha256": digest, **store.provenance(),
+    }  # fmt: skip
 
 
 def _seal(tensors: dict[str, Tensor], text: str = "") -> str:

@@ -1,73 +1,54 @@
-"""Distillation: a teacher's averaged logits, a student's targets."""
+"""Stage ``targets``: a teacher's averaged logits; a student's targets and its loss."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from logit_distributions import store
+from logit_distributions import images, store
 from logit_distributions.errors import ReproError
-from logit_distributions.images import ImageSet
+from logit_distributions.jobs import Job, teachers
 from logit_distributions.make.augment import Epoch, crop_and_flip, to_float
-from logit_distributions.make.checkpoint import Checkpoint, attributes
-from logit_distributions.make.options import Budget
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.options import Options
 from logit_distributions.make.precision import strict_float32
-from logit_distributions.make.train import Machine
-from logit_distributions.store import places
-from logit_distributions.store.files import atomic, resume
+from logit_distributions.make.randomness import key
+from logit_distributions.manipulations import MANIPULATIONS
+from logit_distributions.recipes import Distillation
+from logit_distributions.store import files
+
+BATCH = 128
 
 
 @strict_float32()
-def targets(
-    checkpoint: Checkpoint,
-    data: ImageSet,
-    passes: int,
-    machine: Machine,
-    budget: Budget | None = None,
-    batch_size: int = 128,
-) -> xr.Dataset:
+def teacher_logits(job: Job, options: Options) -> xr.Dataset:
     """Return each training image's logits, averaged over augmented passes (paper, A.3).
 
     As in the paper a target "varies based on the current batch statistics and data
     augmentations", so the teacher normalises with the statistics of each batch, batches
     and augmentations are drawn anew for every pass, and the passes are averaged. The
     teacher itself is not changed. Finished passes survive a kill.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The teacher.
-    data : ImageSet
-    passes : int
-    machine : Machine
-    budget : Budget, optional
-        Asked before every pass.
-    batch_size : int
     """
-    machine = machine.resolve()
-    path = targets_file(checkpoint, passes)
-    if path.exists():
-        saved = store.open_dataset(path, "targets")
-        _same_weights(saved, checkpoint, path)
-        if saved.attrs["passes"] == passes:
-            return saved
-    model = _in_batch_mode(checkpoint, len(data.classes)).to(machine.device)
-    images = torch.from_numpy(data.images).to(machine.device)
+    checkpoint = Checkpoint.of(job.needs[0])
+    device = options.machine.resolve().device
+    recipe, name, passes = job.recipe, job.run, job.passes
+    data = images.load(recipe.dataset, "train", options.images, recipe.images)
+    model = in_batch_mode(checkpoint, len(data.classes)).to(device)
+    pixels = torch.from_numpy(data.images).to(device)
     total = np.zeros((len(data), len(data.classes)))
     done, seconds = 0, 0.0
-    partial = path.with_suffix(".partial.npz")
-    saved_passes = resume(partial, checkpoint.weights_sha256)
-    if saved_passes is not None:
-        total, done = saved_passes["total"], int(saved_passes["done"])
-        seconds = float(saved_passes["seconds"])
-    name = checkpoint.run
-    sums = torch.from_numpy(total).to(machine.device)
+    assert job.partial is not None
+    saved = files.resume(job.partial, checkpoint.weights_sha256)
+    if saved is not None:
+        total, done, seconds = saved["total"], int(saved["done"]), float(saved["seconds"])
+    sums = torch.from_numpy(total).to(device)
     with tqdm(
         total=passes * len(data),
         initial=done * len(data),
@@ -77,27 +58,25 @@ def targets(
         disable=None,
     ) as bar:
         for number in range(done, passes):
-            if budget:
-                budget.check(f"pass {number + 1} of {name} for targets")
+            options.budget.check(f"pass {number + 1} of {name} for targets")
             began = time.monotonic()
-            draws = Epoch(len(data), "targets", name, number, device=machine.device)
-            for start in range(0, len(data), batch_size):
-                index, shift, flip = draws.batch(start, start + batch_size)
+            draws = Epoch(len(data), "targets", name, number, device=device)
+            for start in range(0, len(data), BATCH):
+                index, shift, flip = draws.batch(start, start + BATCH)
                 with torch.no_grad():
-                    logits = model(to_float(crop_and_flip(images[index], shift, flip)))
+                    logits = model(to_float(crop_and_flip(pixels[index], shift, flip)))
                 sums[index] += logits.double()
                 bar.update(len(index))
             total = sums.cpu().numpy()
             seconds += time.monotonic() - began
-            with atomic(partial) as temporary, temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    key=np.array(checkpoint.weights_sha256),
-                    total=total,
-                    done=number + 1,
-                    seconds=seconds,
-                )
-    dataset = xr.Dataset(
+            files.keep(
+                job.partial,
+                checkpoint.weights_sha256,
+                total=total,
+                done=number + 1,
+                seconds=seconds,
+            )
+    return xr.Dataset(
         {
             "logits": (("sample", "class"), (total / passes).astype(np.float32)),
             "label": ("sample", data.labels.astype(np.int16)),
@@ -105,34 +84,85 @@ def targets(
         },
         coords={"class": list(data.classes)},
         attrs={
-            **attributes(checkpoint, "targets", data),
+            **checkpoint.attributes("targets", data),
             "passes": passes,
             "seconds_targets": seconds,
         },
     )
-    store.write(dataset, path)
-    partial.unlink(missing_ok=True)
-    return store.open_dataset(path, "targets")
 
 
-def targets_file(checkpoint: Checkpoint, passes: int) -> Path:
-    """Path, in the cache, of the averaged logits of a teacher."""
-    name = f"{checkpoint.run}-epoch{checkpoint.epoch}-passes{passes}.nc"
-    return places.cache() / "targets" / name
-
-
-def _same_weights(saved: xr.Dataset, checkpoint: Checkpoint, path: Path) -> None:
-    if saved.attrs["checkpoint_sha256"] != checkpoint.weights_sha256:
-        raise ReproError(
-            f"{path}: made from other weights than those of {checkpoint.run}; likely the "
-            "teacher was trained again: delete the file"
-        )
-
-
-def _in_batch_mode(checkpoint: Checkpoint, classes: int) -> nn.Module:
+def in_batch_mode(checkpoint: Checkpoint, classes: int) -> nn.Module:
     """Return the network normalising by batch statistics, with running ones left alone."""
     model = checkpoint.model(classes)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train().momentum = 0.0
     return model
+
+
+def student_targets(student: Job) -> tuple[NDArray[np.float32], dict[str, object]]:
+    """Return a student's manipulated targets, and what to record of them.
+
+    They are made of its teachers' files, which must be those of today's teachers.
+
+    Raises
+    ------
+    ReproError
+        If there is no such manipulation, or targets were made from other weights.
+    """
+    how = student.recipe.distillation
+    assert how is not None
+    if how.manipulation not in MANIPULATIONS:
+        raise ReproError(
+            f"unknown manipulation {how.manipulation!r}: expected one of {', '.join(MANIPULATIONS)}"
+        )
+    teacher, *partners = (_of_these_weights(need) for need in teachers(student))
+    logits, labels = teacher["logits"].values, teacher["label"].values.astype(np.int64)
+    partner = partners[0]["logits"].values if partners else None
+    draw = key("manipulation", student.run)
+    manipulated = MANIPULATIONS[how.manipulation](logits, labels, how.k, draw, partner)
+    return manipulated.astype(np.float32), {
+        "teacher_run": teacher.attrs["run"],
+        "teacher_epoch": teacher.attrs["checkpoint_epoch"],
+        "teacher_training_error": float((logits.argmax(1) != labels).mean()),
+        "target_error": float((manipulated.argmax(1) != labels).mean()),
+        "target_passes": how.passes,
+        "seconds_targets": teacher.attrs["seconds_targets"],
+    }
+
+
+def _of_these_weights(job: Job) -> xr.Dataset:
+    """Open targets; refuse those of other weights than the teacher has, where it is still there."""
+    saved = store.open_dataset(job.path, "targets")
+    (teacher,) = job.needs
+    if teacher.path.exists():
+        weights = Checkpoint.of(teacher).weights_sha256
+        if saved.attrs["checkpoint_sha256"] != weights:
+            raise ReproError(
+                f"{job.path}: made from other weights than those of {job.run}; likely the "
+                "teacher was trained again: delete the file"
+            )
+    return saved
+
+
+def loss(logits: Tensor, targets: Tensor, how: Distillation) -> Tensor:
+    """Return how far a batch of logits is from its targets.
+
+    ``"l1"``: the mean absolute difference over batch and classes; ``"kl"``: the KL divergence at
+    a temperature T, summed over classes, averaged over the batch, times T².
+
+    Parameters
+    ----------
+    logits, targets : Tensor, shape (n, classes)
+    how : Distillation
+    """
+    if how.loss == "l1":
+        return functional.l1_loss(logits, targets, reduction="mean")
+    t = how.temperature
+    divergence = functional.kl_div(
+        functional.log_softmax(logits / t, 1),
+        functional.log_softmax(targets / t, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return t * t * divergence

@@ -1,10 +1,11 @@
-"""Stage ``logits``: attack a network, keep its logits."""
+"""Stage ``logits``: attack the network that stands for a run, keep its logits."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from logit_distributions import images, recipes
 from logit_distributions.images import ImageSet
-from logit_distributions.make.attack import Evaluation, evaluate
+from logit_distributions.jobs import Job
+from logit_distributions.make.attack import verdicts
 from logit_distributions.make.augment import to_float
-from logit_distributions.make.checkpoint import Checkpoint, attributes
-from logit_distributions.make.options import Budget
-from logit_distributions.make.train import Machine
-from logit_distributions.store import places
-from logit_distributions.store.files import atomic, resume
+from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours
+from logit_distributions.make.network import check_outputs, load
+from logit_distributions.make.options import Options
+from logit_distributions.recipes import Evaluation
+from logit_distributions.store import files
 
 CHUNK = {"cpu": 500, "cuda": 2000}
 """Images attacked together, by kind of device; results do not depend on it.
@@ -53,94 +56,87 @@ def rounded(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where((second == largest)[:, None], logits, near)
 
 
-def attack(
-    checkpoint: Checkpoint,
-    data: ImageSet,
-    settings: Evaluation,
-    machine: Machine,
-    budget: Budget | None = None,
-    chunk: int | None = None,
-) -> xr.Dataset:
-    """Attack `data` and return a dataset of kind ``logits``; resumes where it was cut.
+def logits(job: Job, options: Options) -> xr.Dataset:
+    """Attack test images with the network that stands for a run, and record its logits.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    data, settings, machine, budget, chunk
-        As in `attacked`.
+    The stage itself attacks them in the recipe's ball on all test images (of a sweep the first
+    ones); ``logits/ENGINE`` the first `recipes.VERIFIED_IMAGES`, to verify.
     """
-    model = checkpoint.model(len(data.classes))
-    found = attacked(
-        model, checkpoint.run, checkpoint.weights_sha256, data, settings, machine, budget, chunk
+    recipe = job.recipe
+    checkpoint = Checkpoint.of(job.needs[0])
+    data = images.load(recipe.dataset, "test", options.images, recipe.images)
+    count = min(recipes.evaluated_images(job.stage, recipe) or len(data), len(data))
+    attacked = attack(
+        checkpoint.model(len(data.classes)),
+        data.take(np.arange(count)),
+        recipes.evaluation(job.stage, recipe),
+        options,
+        (job.run, checkpoint.weights_sha256),
+        job.partial,
     )
-    return found.assign_attrs(attributes(checkpoint, "logits", data))
+    return attacked.assign_attrs(checkpoint.attributes("logits", data))
 
 
-def attacked(
+def attack(
     model: nn.Module,
-    name: str,
-    weights_sha256: str,
     data: ImageSet,
     settings: Evaluation,
-    machine: Machine,
-    budget: Budget | None = None,
-    chunk: int | None = None,
+    options: Options,
+    name: tuple[str, str],
+    partial: Path | None = None,
 ) -> xr.Dataset:
     """Return the variables of a dataset of kind ``logits`` of any network.
 
-    Logits are computed and judged in float32, then `rounded`.
+    Logits are computed and judged in float32, whatever the precision of training, then `rounded`.
 
     Parameters
     ----------
     model : Module
         Maps pixels in [0, 1] to logits; in evaluation mode.
-    name, weights_sha256 : str
-        What finished chunks are kept under, and by what they are known again.
     data : ImageSet
     settings : Evaluation
-    machine : Machine
-        Attacks run in float32, whatever its precision.
-    budget : Budget, optional
-        Asked before every chunk.
-    chunk : int, optional
-        Images attacked together; finished chunks survive a kill.
+    options : Options
+        The budget is asked before every chunk.
+    name : tuple of str
+        Of the network, and the hash of its weights.
+    partial : Path, optional
+        Where finished chunks survive a kill.
     """
-    machine = machine.resolve()
+    machine = options.machine.resolve()
     model = model.to(machine.device)
-    size = chunk or CHUNK[machine.kind]
-    partial = _Partial(name, weights_sha256, data, settings)
+    done = _Done(partial, f"{name[1]} {data.sha256} {len(data)} {settings}", data, settings)
     with tqdm(
         total=len(data),
-        initial=partial.count,
+        initial=done.count,
         unit="img",
-        desc=f"{name} {settings.engine}",
+        desc=f"{name[0]} {settings.engine}",
         disable=None,
     ) as bar:
-        while partial.count < len(data):
-            if budget:
-                budget.check(f"image {partial.count:,} of the attack on {name}")
+        while done.count < len(data):
+            options.budget.check(f"image {done.count:,} of the attack on {name[0]}")
             began = time.monotonic()
-            some = data.take(np.arange(partial.count, min(partial.count + size, len(data))))
-            found = evaluate(
+            chunk = np.arange(done.count, min(done.count + CHUNK[machine.kind], len(data)))
+            some = data.take(chunk)
+            judged = verdicts(
                 model,
                 to_float(torch.from_numpy(some.images).to(machine.device)),
                 torch.from_numpy(some.labels).to(machine.device),
                 torch.from_numpy(some.index),
                 settings,
             )
-            partial.add(
-                found.logits.cpu().numpy(),
-                found.adversarial_logits.cpu().numpy(),
-                found.robust.cpu().numpy(),
+            done.add(
+                judged.logits.cpu().numpy(),
+                judged.adversarial_logits.cpu().numpy(),
+                judged.robust.cpu().numpy(),
                 time.monotonic() - began,
             )
             bar.update(len(some))
-            bar.set_postfix(robust=f"{partial.robust[-1].mean():.1%}")
+            bar.set_postfix(robust=f"{done.robust[-1].mean():.1%}")
     return xr.Dataset(
         {
-            "logits": (("sample", "class"), rounded(partial.logits)),
-            "adversarial_logits": (("sample", "class"), rounded(partial.adversarial_logits)),
-            "robust": (("attack", "sample"), partial.robust),
+            "logits": (("sample", "class"), rounded(done.logits)),
+            "adversarial_logits": (("sample", "class"), rounded(done.adversarial_logits)),
+            "robust": (("attack", "sample"), done.robust),
             "label": ("sample", data.labels.astype(np.int16)),
             "index": ("sample", data.index.astype(np.int32)),
         },
@@ -148,27 +144,24 @@ def attacked(
         attrs={
             "evaluation": json.dumps(dataclasses.asdict(settings)),
             "rounded_to": LOGIT_PRECISION,
-            "seconds_attack": partial.seconds,
+            "seconds_attack": done.seconds,
             **{f"attack_{k}": v for k, v in machine.describe().items()},
             "attack_precision": "float32",
         },
     )
 
 
-class _Partial:
-    """The chunks attacked so far, in the cache until the dataset is written."""
+class _Done:
+    """The chunks attacked so far, kept in a file until the dataset is written, if one is given."""
 
-    def __init__(
-        self, name: str, weights_sha256: str, data: ImageSet, settings: Evaluation
-    ) -> None:
-        self.key = f"{weights_sha256} {data.sha256} {len(data)} {settings}"
-        self.path = places.cache() / "attacks" / f"{name}-{settings.engine}.npz"
+    def __init__(self, path: Path | None, key: str, data: ImageSet, settings: Evaluation) -> None:
+        self.path, self.key = path, key
         classes, attacks = len(data.classes), len(settings.attacks)
         self.logits = np.empty((0, classes), np.float32)
         self.adversarial_logits = np.empty((0, classes), np.float32)
         self.robust = np.empty((attacks, 0), bool)
         self.seconds = 0.0
-        saved = resume(self.path, self.key)
+        saved = None if path is None else files.resume(path, key)
         if saved is not None:
             self.logits, self.adversarial_logits = saved["logits"], saved["adversarial"]
             self.robust, self.seconds = saved["robust"], float(saved["seconds"])
@@ -188,12 +181,33 @@ class _Partial:
         self.adversarial_logits = np.concatenate([self.adversarial_logits, adversarial_logits])
         self.robust = np.concatenate([self.robust, robust], axis=1)
         self.seconds += seconds
-        with atomic(self.path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                key=np.array(self.key),
+        if self.path is not None:
+            files.keep(
+                self.path,
+                self.key,
                 logits=self.logits,
                 adversarial=self.adversarial_logits,
                 robust=self.robust,
                 seconds=self.seconds,
             )
+
+
+def of_yours(
+    weights: Path, factory: str, data: ImageSet, settings: Evaluation, options: Options
+) -> xr.Dataset:
+    """Return the logits of anybody's network, attacked, as a dataset of kind ``logits``.
+
+    Parameters
+    ----------
+    weights, factory
+        As in `network.load`.
+    data : ImageSet
+        With labels.
+    settings : Evaluation
+    options : Options
+    """
+    model = load(weights, factory)
+    check_outputs(model, factory, len(data.classes))
+    about = attributes_of_yours(weights, "logits", data, settings.seed)
+    attacked = attack(model, data, settings, options, (weights.stem, about["checkpoint_sha256"]))
+    return attacked.assign_attrs(about)

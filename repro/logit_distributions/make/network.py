@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import sys
 from collections import OrderedDict
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,7 +20,6 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.make.augment import to_float
 from logit_distributions.make.precision import strict_float32
-from logit_distributions.work import Forward
 
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
 PIXEL_STD = (0.2470, 0.2435, 0.2616)
@@ -112,26 +114,6 @@ def build(name: str, classes: int, width: int = 64) -> nn.Module:
     return nn.Sequential(OrderedDict(normalise=Normalise(), network=inner))
 
 
-def forward_work(model: nn.Module) -> Forward:
-    """Return what a 32 x 32 image takes in any network, by its convolutions and linear layers."""
-    layers: list[tuple[int, int]] = []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        elements = output[0].numel()
-        layers.append((2 * elements * cast(Tensor, layer.weight)[0].numel(), elements))
-
-    hooks = [
-        module.register_forward_hook(note)
-        for module in model.modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
-    ]
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, 3, 32, 32))
-    for hook in hooks:
-        hook.remove()
-    return Forward.of(layers)
-
-
 class Normalise(nn.Module):
     """Subtract the data set's mean and divide by its standard deviation, per channel."""
 
@@ -222,3 +204,85 @@ def laid_out(model: nn.Module) -> nn.Module:
 
 def _fuse(convolution: nn.Module, norm: nn.Module) -> nn.Module:
     return fuse_conv_bn_eval(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm))
+
+
+def load(weights: Path, factory: str) -> nn.Module:
+    """Return a network with its weights, in evaluation mode.
+
+    Parameters
+    ----------
+    weights : Path
+        A state dict: safetensors, or what ``torch.load`` reads with ``weights_only=True``, as
+        RobustBench's files; names may begin with ``module.``, as data-parallel training leaves
+        them.
+    factory : str
+        ``module:function``; the function returns the network, which takes pixels in [0, 1].
+
+    Raises
+    ------
+    ReproError
+        If there is no such function, or the weights do not fit.
+    """
+    model = built(factory)
+    try:
+        model.load_state_dict(_state(weights))
+    except (RuntimeError, KeyError) as error:
+        raise ReproError(
+            f"{weights}: weights do not fit the network of {factory} ({brief(error)})"
+        ) from error
+    return laid_out(model.eval())
+
+
+def built(factory: str) -> nn.Module:
+    """Return the network that ``module:function`` makes, from the current folder too."""
+    module, _, function = factory.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ReproError(
+            f"--model {factory}: expected MODULE:FUNCTION, a function without arguments that "
+            f"returns a network ({brief(error)})"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, nn.Module):
+        raise ReproError(f"--model {factory}: expected a torch module, got {type(model).__name__}")
+    return model
+
+
+def check_outputs(model: nn.Module, factory: str, classes: int) -> None:
+    """Refuse a network that does not map 32 x 32 images to so many logits."""
+    image = np.zeros((1, 3, 32, 32), np.uint8)
+    try:
+        outputs = natural_logits(model, image, "cpu").shape[-1]
+    except Exception as error:
+        raise ReproError(
+            f"--model {factory}: expected a network that takes images of 32 x 32 pixels and "
+            f"returns logits ({brief(error)})"
+        ) from error
+    if outputs != classes:
+        raise ReproError(
+            f"--model {factory}: expected {classes} logits, got {outputs}; likely a network of "
+            "another data set"
+        )
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state = loaded.get("state_dict", loaded)
+        return {
+            name.removeprefix("module."): tensor
+            for name, tensor in state.items()
+            if isinstance(tensor, Tensor)
+        }
+    except Exception as error:
+        raise ReproError(
+            f"{path}: expected a state dict as safetensors or a weights-only .pt "
+            f"({brief(error)}); save model.state_dict()"
+        ) from error

@@ -1,12 +1,6 @@
-"""The gradient step of eq. (6) on trained networks: checkpoint → a small dataset of margins.
-
-This is the one part of Appendix C that needs torch; what reads the result, a dataset of kind
-``theory``, does not.
-"""
+"""Stage ``theory``: the gradient step of eq. (6) on trained networks."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,18 +8,15 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from logit_distributions import images, store
-from logit_distributions.errors import ReproError
+from logit_distributions import images
+from logit_distributions.jobs import Job
 from logit_distributions.make.augment import to_float
-from logit_distributions.make.checkpoint import Checkpoint, attributes
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import frozen
+from logit_distributions.make.options import Options
+from logit_distributions.recipes import STEPPED_IMAGES, STEPS
 from logit_distributions.statistics import margins
-from logit_distributions.store import places
 
-EPS = (0.001, 0.01, 0.1)
-"""L2 lengths of the step over that of the image; figure C.3 has 0.1 and images of length 1."""
-
-SAMPLES = 2000
 BATCH = 250
 
 
@@ -57,7 +48,7 @@ def loss_direction(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
 
 
 def gradient_steps(
-    model: nn.Module, pixels: Tensor, labels: Tensor, eps: tuple[float, ...] = EPS
+    model: nn.Module, pixels: Tensor, labels: Tensor, eps: tuple[float, ...] = STEPS
 ) -> Tensor:
     """Return the logits before and after steps of several lengths up the loss (eq. 6).
 
@@ -81,69 +72,30 @@ def gradient_steps(
         return torch.stack([model(pixels + e * length * unit) for e in (0.0, *eps)])
 
 
-def record(checkpoint: Path, samples: int = SAMPLES) -> Path:
-    """Take the steps on test images with a checkpoint; write the margins to data/theory.
-
-    Parameters
-    ----------
-    checkpoint : Path
-    samples : int
-        How many test images, from the first.
-
-    Returns
-    -------
-    Path
-        ``data/theory/<run>.nc``.
-
-    Raises
-    ------
-    ReproError
-        If there are no samples, or the checkpoint or the images cannot be had.
-    """
-    if samples < 1:
-        raise ReproError(f"samples: expected at least 1, got {samples}")
-    saved = Checkpoint.load(checkpoint)
-    run = saved.run
-    test = images.load(saved.recipe["dataset"], "test")
-    test = test.take(np.arange(min(samples, len(test))))
+def theory(job: Job, options: Options) -> xr.Dataset:
+    """Take the gradient step of eq. (6) on test images; return the margins before and after."""
+    saved = Checkpoint.of(job.needs[0])
+    test = images.load(job.recipe.dataset, "test", options.images, job.recipe.images)
+    test = test.take(np.arange(min(STEPPED_IMAGES, len(test))))
     model = frozen(saved.model(len(test.classes)))
     parts = []
-    for start in tqdm(range(0, len(test), BATCH), desc=run, unit="batch", disable=None):
+    for start in tqdm(range(0, len(test), BATCH), desc=job.run, unit="batch", disable=None):
+        options.budget.check(f"image {start:,} of the gradient steps of {job.run}")
         part = slice(start, start + BATCH)
         pixels = to_float(torch.from_numpy(test.images[part]))
         parts.append(gradient_steps(model, pixels, torch.from_numpy(test.labels[part])))
-    found = [margins(logits, test.labels) for logits in torch.cat(parts, 1).numpy()]
-    data = xr.Dataset(
+    margins_of = [margins(logits, test.labels) for logits in torch.cat(parts, 1).numpy()]
+    dataset = xr.Dataset(
         {
             f"{kind}_margin": (
                 ("eps", "sample"),
-                np.stack([getattr(each, kind) for each in found]).astype(np.float32),
+                np.stack([getattr(each, kind) for each in margins_of]).astype(np.float32),
             )
             for kind in ("hard", "soft", "mean")
         },
-        {"eps": [0.0, *EPS], "sample": test.index.astype(np.int32)},
-        attributes(saved, "theory", test),
+        {"eps": [0.0, *STEPS], "sample": test.index.astype(np.int32)},
+        saved.attributes("theory", test),
     )
-    data["eps"].attrs["long_name"] = "L2 length of the step over that of the image"
-    data["sample"].attrs["long_name"] = "position in the original files of the part"
-    path = store.path_of("theory", run)
-    with store.registering(path):
-        store.write(data, path)
-    return path
-
-
-def record_all(runs: list[str], samples: int = SAMPLES) -> list[Path]:
-    """Record the named runs, or every run that has a checkpoint in data/checkpoints.
-
-    Raises
-    ------
-    ReproError
-        If there is nothing to record.
-    """
-    folder = places.data() / "checkpoints"
-    files = [folder / f"{run}.safetensors" for run in runs] or sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ReproError(
-            f"{folder}: expected checkpoints, got none; make them: logitdist run table2"
-        )
-    return [record(file, samples) for file in files]
+    dataset["eps"].attrs["long_name"] = "L2 length of the step over that of the image"
+    dataset["sample"].attrs["long_name"] = "position in the original files of the part"
+    return dataset

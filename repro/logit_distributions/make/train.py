@@ -1,15 +1,13 @@
-"""One training loop; the three methods differ only in how a batch becomes a loss."""
+"""Stages ``train`` and ``checkpoint``: one loop; methods differ in how a batch becomes a loss."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,258 +15,117 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from logit_distributions import images as image_files
+from logit_distributions import choice, images
 from logit_distributions.errors import ReproError
 from logit_distributions.images import ImageSet
+from logit_distributions.jobs import Job, epoch_file, rolling_file
+from logit_distributions.make import distill
 from logit_distributions.make.attack import pgd
 from logit_distributions.make.augment import Epoch, crop_and_flip, to_float
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.graphs import Graphed
 from logit_distributions.make.network import build, laid_out
-from logit_distributions.make.options import Budget
+from logit_distributions.make.options import Budget, Machine, Options
 from logit_distributions.make.precision import strict_float32, tuned_convolutions
 from logit_distributions.make.randomness import generator, key
-from logit_distributions.recipes import PGD, RECORDED_EVERY, Recipe, base
-from logit_distributions.store.places import epoch_file, rolling_file
+from logit_distributions.recipes import PGD, Recipe
 
 VALIDATION_ATTACKED = 1000
 """Validation images attacked after every kept epoch of adversarial training, and at the end."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Where and how precisely to compute; recorded with every result.
+def train(job: Job, options: Options) -> Checkpoint:
+    """Train a run to the job's epoch, from where it was cut.
 
-    Attributes
-    ----------
-    device : str
-        A torch device, or ``"auto"``.
-    precision : {"auto", "float32", "bfloat16"}
-        Of the forward and backward passes in training; ``"auto"`` takes bfloat16 where the
-        hardware multiplies it natively. Recorded logits are float32 always.
-    graphs : bool
-        Whether a GPU replays the training step from a CUDA graph.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
-    graphs: bool = True
-
-    def resolve(self) -> Machine:
-        """Return this machine with both settings decided."""
-        device, precision = self.device, self.precision
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            kind = torch.device(device).type
-        except RuntimeError as error:
-            raise ReproError(f"unknown device {device!r}: expected cpu, cuda or cuda:N") from error
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise ReproError(
-                "device 'cuda' was asked for, but torch finds no GPU; use --device cpu"
-            )
-        number = torch.device(device).index
-        if kind == "cuda" and number is not None:
-            torch.cuda.set_device(number)  # to which streams, events and graphs belong
-        if precision == "auto":
-            native = torch.cuda.is_bf16_supported() if kind == "cuda" else _cpu_has_bfloat16()
-            precision = "bfloat16" if native else "float32"
-        return dataclasses.replace(self, device=device, precision=precision)
-
-    @property
-    def kind(self) -> str:
-        """``"cpu"`` or ``"cuda"``, of a resolved machine."""
-        return torch.device(self.device).type
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Return the context in which a forward pass runs."""
-        return torch.autocast(
-            self.kind,
-            dtype=torch.bfloat16,
-            enabled=self.precision == "bfloat16",
-        )
-
-    def describe(self) -> dict[str, str]:
-        """Return device name, precision and threads, for the record."""
-        if self.kind == "cuda":
-            name = torch.cuda.get_device_name(self.device)
-        else:
-            name = f"cpu ({torch.backends.cpu.get_cpu_capability()})"
-        return {
-            "device": name,
-            "precision": self.precision,
-            "threads": str(torch.get_num_threads()),
-            "torch": torch.__version__,
-        }
-
-
-def _cpu_has_bfloat16() -> bool:
-    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return bool(capability())
-
-
-def checkpoint_epochs(recipe: Recipe) -> list[int]:
-    """Epochs after which a checkpoint is kept: all of a short run, every tenth of a long one."""
-    every = 1 if recipe.epochs <= 20 else 10
-    return [e for e in range(1, recipe.epochs + 1) if e % every == 0 or e == recipe.epochs]
-
-
-def recorded_epochs(recipe: Recipe) -> list[int]:
-    """Epochs after which the logits of many images are recorded."""
-    every = RECORDED_EVERY[base(recipe.scale)]
-    return checkpoint_epochs(recipe)[every - 1 :: every]
-
-
-def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Learning rate at a fraction of the training, by the recipe's schedule."""
-    if recipe.schedule == "linear":
-        return recipe.learning_rate * (1 - progress)
-    return recipe.learning_rate * 0.1 ** sum(progress >= m for m in recipe.milestones)
-
-
-Loss = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def batch_loss(recipe: Recipe, machine: Machine) -> Loss:
-    """Return the function that turns a batch into a loss and the logits it came from.
-
-    The function takes the model, images in [0, 1], labels, targets and start noise.
-    Standard and adversarial training take the mean cross-entropy over the batch;
-    distillation the mean absolute difference over batch and classes (``"l1"``) or the KL
-    divergence at a temperature T, summed over classes, averaged over the batch, times T².
-    """
-
-    def forward(model: nn.Module, images: Tensor) -> Tensor:
-        with machine.autocast():
-            logits = model(images)
-        return logits.float()  # type: ignore[no-any-return]
-
-    def standard(
-        model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        logits = forward(model, images)
-        return functional.cross_entropy(logits, labels), logits
-
-    def adversarial(
-        model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        assert recipe.pgd is not None
-        with machine.autocast():
-            attacked = pgd(model, images, labels, recipe.pgd, noise)
-        return standard(model, attacked, labels, targets, noise)
-
-    def distillation(
-        model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        assert recipe.distillation is not None
-        logits = forward(model, images)
-        if recipe.distillation.loss == "l1":
-            return functional.l1_loss(logits, targets, reduction="mean"), logits
-        t = recipe.distillation.temperature
-        divergence = functional.kl_div(
-            functional.log_softmax(logits / t, 1),
-            functional.log_softmax(targets / t, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return t * t * divergence, logits
-
-    losses = {"standard": standard, "adversarial": adversarial, "distillation": distillation}
-    return losses[recipe.method]
-
-
-def train(
-    recipe: Recipe,
-    seed: int,
-    *,
-    machine: Machine | None = None,
-    images: Path | None = None,
-    targets: np.ndarray | None = None,
-    save_every: float = 60.0,
-    until: int | None = None,
-    budget: Budget | None = None,
-) -> Checkpoint:
-    """Train a run to its end or less far, resuming where an earlier call was cut.
-
-    On one machine with one number of threads, a run that was killed and resumed has the
-    same bits as one that was not: all draws are keyed by epoch and step.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    seed : int
-    machine : Machine, optional
-    images : Path, optional
-        Local copy of the data set.
-    targets : ndarray of float32, shape (45000, classes), optional
-        One target per training image; needed for distillation.
-    save_every : float
-        Seconds between rolling checkpoints.
-    until : int, optional
-        Stop after this epoch, one of `checkpoint_epochs`; default: the last.
-    budget : Budget, optional
-
-    Returns
-    -------
-    Checkpoint
-        After the epoch `until`.
+    On one machine with one number of threads, a run that was killed and resumed has the same
+    bits as one that was not: all draws are keyed by epoch and step. Earlier kept epochs are
+    written on the way.
 
     Raises
     ------
     OutOfTime
         If the budget is spent before; the run is saved.
     ReproError
-        If the loss is not finite, no checkpoint is kept of `until`, or the run was begun with
-        another recipe.
+        If the loss is not finite, or the run was begun with another recipe.
     """
-    until = until or recipe.epochs
-    if until not in checkpoint_epochs(recipe):
+    recipe = job.recipe
+    targets = None if recipe.distillation is None else distill.student_targets(job)[0]
+    data, validation = (
+        images.load(recipe.dataset, part, options.images, recipe.images)
+        for part in ("train", "validation")
+    )
+    trainer = Trainer(recipe, job.seed, options.machine.resolve(), data, validation, targets)
+    return trainer.run(job.epoch or recipe.epochs, options.save_every, options.budget)
+
+
+def checkpoint(job: Job, options: Options) -> Checkpoint:
+    """Return the checkpoint that stands for a run; a given network has to be there.
+
+    That is the last epoch, but for adversarial training the one with the best trade-off between
+    natural and adversarial accuracy on the validation images, if there are any (paper, section
+    3), or epoch 40 at the scale at which the paper found it.
+    """
+    if job.recipe.method == "given":
         raise ReproError(
-            f"{recipe.run(seed)}: no checkpoint is kept of epoch {until}; expected one of "
-            f"{', '.join(map(str, checkpoint_epochs(recipe)))}"
+            f"{job.path}: no network of this name was given; do so with 'logitdist adopt "
+            f"{job.path.stem} --checkpoint FILE --model MODULE:FUNCTION'"
         )
-    finished = epoch_file(recipe, seed, until)
-    if finished.exists():
-        return _same_recipe(Checkpoint.load(finished), recipe, finished)
-    machine = (machine or Machine()).resolve()
-    if recipe.method == "distillation" and targets is None:
-        raise ReproError(f"{recipe.run(seed)}: distillation needs targets, got none")
-    budget = budget or Budget()
-    budget.check(f"the training of {recipe.run(seed)}")
-    run = _Run(recipe, seed, machine, images, targets)
-    rolling = rolling_file(recipe, seed)
-    if rolling.exists():
-        run.restore(_same_recipe(Checkpoint.load(rolling), recipe, rolling))
-    with tqdm(
-        total=until * len(run.data),
-        initial=run.epoch * len(run.data) + run.step * recipe.batch_size,
-        unit="img",
-        unit_scale=True,
-        desc=recipe.run(seed),
-        disable=None,
-    ) as bar:
-        while run.epoch < until:
-            run.finish_epoch(bar, rolling, save_every, budget)
-        if until < recipe.epochs:
-            run.save(rolling)
-        else:
-            rolling.unlink(missing_ok=True)
-    return Checkpoint.load(finished)
+    last = Checkpoint.of(job.needs[0])
+    epoch = choice.evaluated_epoch(job.recipe, last.log)
+    return Checkpoint.of(Job("train", job.recipe, job.seed, epoch))
 
 
-def _same_recipe(checkpoint: Checkpoint, recipe: Recipe, path: Path) -> Checkpoint:
-    if checkpoint.recipe_hash != recipe.hash:
-        raise ReproError(
-            f"{path}: expected a checkpoint of recipe {recipe.hash}, got {checkpoint.recipe_hash}; "
-            f"likely the recipe was changed since: delete {path.parent} to train anew"
-        )
-    return checkpoint
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """Return the learning rate at a fraction of the training, by the recipe's schedule."""
+    if recipe.schedule == "linear":
+        return recipe.learning_rate * (1 - progress)
+    return recipe.learning_rate * 0.1 ** sum(progress >= m for m in recipe.milestones)
 
 
-_PARTS = ("train", "validation")
+class Batch(NamedTuple):
+    """What a step sees: images in [0, 1], labels, a student's targets, the start noise of PGD."""
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+    noise: Tensor
 
 
-class _Run:
+Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+
+
+def batch_loss(recipe: Recipe, machine: Machine) -> Loss:
+    """Return the function that turns a batch into a loss and the logits it came from.
+
+    Standard and adversarial training take the mean cross-entropy over the batch; distillation
+    `distill.loss`.
+    """
+
+    def forward(model: nn.Module, batch: Batch) -> Tensor:
+        with machine.autocast():
+            logits = model(batch.images)
+        return logits.float()  # type: ignore[no-any-return]
+
+    def standard(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = forward(model, batch)
+        return functional.cross_entropy(logits, batch.labels), logits
+
+    def adversarial(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert recipe.pgd is not None
+        with machine.autocast():
+            attacked = pgd(model, batch.images, batch.labels, recipe.pgd, batch.noise)
+        return standard(model, batch._replace(images=attacked))
+
+    def distillation(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert recipe.distillation is not None
+        logits = forward(model, batch)
+        return distill.loss(logits, batch.targets, recipe.distillation), logits
+
+    losses = {"standard": standard, "adversarial": adversarial, "distillation": distillation}
+    return losses[recipe.method]
+
+
+class Trainer:
     """The state of a training run between two steps."""
 
     def __init__(
@@ -276,17 +133,15 @@ class _Run:
         recipe: Recipe,
         seed: int,
         machine: Machine,
-        images: Path | None,
-        targets: np.ndarray | None,
-        given: Mapping[str, ImageSet] | None = None,
+        data: ImageSet,
+        validation: ImageSet,
+        targets: np.ndarray | None = None,
     ) -> None:
-        """Load the images, or take those `given` in the place of the parts of the data set."""
         self.recipe, self.seed, self.machine = recipe, seed, machine
         self.name = recipe.run(seed)
-        parts = given or {
-            part: image_files.load(recipe.dataset, part, images, recipe.images) for part in _PARTS
-        }
-        self.data, self.validation = (parts[part] for part in _PARTS)
+        self.data, self.validation = data, validation
+        if recipe.method == "distillation" and targets is None:
+            raise ReproError(f"{self.name}: distillation needs targets, got none")
         device = machine.device
         on_gpu = machine.kind == "cuda"
         self.images = torch.from_numpy(self.data.images).to(device)
@@ -322,6 +177,31 @@ class _Run:
         self.update: Callable[..., None] = self.plain_update
         if on_gpu and machine.graphs:
             self.update = Graphed(self.plain_update, self.state)
+
+    def run(self, until: int, save_every: float, budget: Budget) -> Checkpoint:
+        """Train to the end of an epoch, from where an earlier call was cut.
+
+        Every kept epoch is written, and every so many seconds the state to resume from.
+        """
+        rolling = rolling_file(self.recipe, self.seed)
+        if rolling.exists():
+            self.restore(Checkpoint.load(rolling).held_to(self.recipe, rolling))
+        size = len(self.data)
+        with tqdm(
+            total=until * size,
+            initial=self.epoch * size + self.step * self.recipe.batch_size,
+            unit="img",
+            unit_scale=True,
+            desc=self.name,
+            disable=None,
+        ) as bar:
+            while self.epoch < until:
+                self.finish_epoch(bar, rolling, save_every, budget)
+            if until < self.recipe.epochs:
+                self.save(rolling)
+            else:
+                rolling.unlink(missing_ok=True)
+        return Checkpoint.load(epoch_file(self.recipe, self.seed, until))
 
     def state(self) -> list[Tensor]:
         """Return every tensor that a step changes."""
@@ -379,7 +259,7 @@ class _Run:
         self.assert_finite()
         self.seconds += time.monotonic() - began
         self.close_epoch()
-        if self.epoch in checkpoint_epochs(self.recipe):
+        if self.epoch in choice.kept_epochs(self.recipe):
             final = self.checkpoint()
             final.tensors = {k: v for k, v in final.tensors.items() if k.startswith("model.")}
             final.save(epoch_file(self.recipe, self.seed, self.epoch))
@@ -420,7 +300,7 @@ class _Run:
         images = to_float(crop_and_flip(self.images[index], shift, flip))
         labels = self.labels[index]
         targets = images if self.targets is None else self.targets[index]
-        loss, logits = self.loss(self.model, images, labels, targets, noise)
+        loss, logits = self.loss(self.model, Batch(images, labels, targets, noise))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -447,7 +327,7 @@ class _Run:
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.total_loss.zero_()
         self.correct.zero_()
-        if self.epoch in checkpoint_epochs(self.recipe):
+        if self.epoch in choice.kept_epochs(self.recipe):
             entry |= self.validate()
         self.log.append(entry)
 
@@ -474,11 +354,11 @@ class _Run:
                 attacked = pgd(self.model, images, labels, settings, noise)
                 with torch.no_grad():
                     robust += (self.model(attacked).argmax(1) == labels).sum()
-        found = {"validation_accuracy": natural.item() / len(self.validation)}
+        accuracies = {"validation_accuracy": natural.item() / len(self.validation)}
         if attacked_too:
             attacked_count = min(VALIDATION_ATTACKED, len(self.validation))
-            found["validation_robust_accuracy"] = robust.item() / attacked_count
-        return found
+            accuracies["validation_robust_accuracy"] = robust.item() / attacked_count
+        return accuracies
 
 
 def uniform_noise(
@@ -490,12 +370,3 @@ def uniform_noise(
     """
     noise = torch.empty(shape, device=device, memory_format=torch.channels_last)
     return noise.uniform_(-1, 1, generator=generator("noise", *parts, device=device))
-
-
-def best_epoch(log: list[dict[str, float]]) -> int:
-    """Return the kept epoch with the best trade-off, natural plus robust validation accuracy."""
-    kept = [entry for entry in log if "validation_robust_accuracy" in entry]
-    if not kept:
-        raise ReproError("no epoch was validated; expected at least one kept checkpoint")
-    best = max(kept, key=lambda e: e["validation_accuracy"] + e["validation_robust_accuracy"])
-    return int(best["epoch"])

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import xarray as xr
 
@@ -18,6 +18,37 @@ from logit_distributions.store.schema import KINDS, SCHEMA, content_sha256, faul
 
 COMPRESSED = 1 << 12
 """Bytes from which a variable is compressed; chunks of a smaller one would take more room."""
+
+
+def save(made: xr.Dataset | Saves, path: Path) -> None:
+    """Write what a stage made, whole or not at all; enter it in the registry if it is published."""
+    if not path.absolute().is_relative_to(places.data().absolute()):
+        _write(made, path)
+        return
+    with files.registering(path):
+        _write(made, path)
+
+
+class Saves(Protocol):
+    """A checkpoint, which brings torch and is not known here."""
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+
+
+def _write(made: xr.Dataset | Saves, path: Path) -> None:
+    if isinstance(made, xr.Dataset):
+        write(made, path)
+    else:
+        made.save(path)
+
+
+def enter(path: Path) -> None:
+    """Enter a stored file in the registry, unless it is there, or lies elsewhere."""
+    inside = path.absolute().is_relative_to(places.data().absolute())
+    if inside and files.registry(path) is None:
+        with files.registering(path):
+            pass
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:

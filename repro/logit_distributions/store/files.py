@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-REGISTRY = "SHA256SUMS"
+REGISTRY, LOCK = "SHA256SUMS", ".lock"
 
 
 @contextmanager
@@ -48,18 +50,52 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder` against other processes, where the system has such locks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def locked(
+    path: Path, what: str = "", check: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold a lock on a file against other processes; those that wait say once for what.
+
+    Parameters
+    ----------
+    path : Path
+        Made if need be, and left there. A file, not a folder, so that the nodes of a network file
+        system see each other's locks.
+    what : str
+        For what others wait, in words.
+    check : callable, optional
+        Called every second of waiting with those words; may raise.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        said = False
+        while not _lock(handle, path):
+            if what and not said:
+                print(f"logitdist: waits for another process: {what}", file=sys.stderr, flush=True)
+                said = True
+            if check is not None:
+                check(what)
+            time.sleep(1 if what else 0.05)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, path: Path) -> bool:
+    """Take a lock that nobody holds; go on without one where the file system has none."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        print(
+            f"logitdist: warning: {path.parent}: this file system has no locks "
+            f"({error.strerror}); let one process at a time work here",
+            file=sys.stderr,
+        )
+    return True
 
 
 def sha256(path: Path) -> str:
@@ -112,7 +148,7 @@ def registering(path: Path) -> Iterator[None]:
 def _set_entry(path: Path, digest: str | None) -> None:
     file = places.data().resolve() / REGISTRY
     name = path.resolve().relative_to(file.parent).as_posix()
-    with locked(file.parent):
+    with locked(file.with_name(LOCK)):
         entries = _registered(file) if file.exists() else {}
         if entries.get(name) == digest:
             return
@@ -136,3 +172,9 @@ def resume(path: Path, key: str) -> dict[str, NDArray[Any]] | None:
             f"{path}: expected the finished part of a run, got something unreadable "
             f"({type(error).__name__}); likely damaged: delete it to begin anew"
         ) from error
+
+
+def keep(path: Path, key: str, **arrays: Any) -> None:
+    """Write what an unfinished stage has so far, for `resume` with the same key."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, key=np.array(key), **arrays)

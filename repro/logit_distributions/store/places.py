@@ -3,54 +3,68 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from logit_distributions.recipes import Recipe
+from logit_distributions.errors import ReproError
 
 ROOT = Path(__file__).resolve().parents[3]
+"""The checkout, where this is one."""
+
+_at: Path | None = None
+
+
+@contextmanager
+def at(folder: Path | None) -> Iterator[None]:
+    """Let another folder be that of the stored results, unless it is None."""
+    global _at
+    before, _at = _at, folder or _at
+    try:
+        yield
+    finally:
+        _at = before
 
 
 def data() -> Path:
-    """Folder of the stored results (``REPRO_DATA``, by default ``data/`` of the checkout)."""
-    return Path(os.environ.get("REPRO_DATA", ROOT / "data"))
-
-
-def cache() -> Path:
-    """Folder of images, rolling checkpoints and targets (``REPRO_CACHE``)."""
-    default = Path.home() / ".cache" / "logit-distributions"
-    return Path(os.environ.get("REPRO_CACHE", default))
+    """Folder of the stored results: `at`, ``REPRO_DATA``, the checkout's ``data/``, ``./data``."""
+    return _at or _named("REPRO_DATA", "data")
 
 
 def build() -> Path:
-    """Folder that figures and tables are written to (``REPRO_BUILD``)."""
-    return Path(os.environ.get("REPRO_BUILD", ROOT / "build"))
+    """Folder that figures and tables are written to: ``REPRO_BUILD``, or like `data`."""
+    return _named("REPRO_BUILD", "build")
+
+
+def _named(variable: str, name: str) -> Path:
+    named = os.environ.get(variable)
+    if named:
+        return Path(named)
+    return ROOT / name if (ROOT / "pyproject.toml").exists() else Path(name)
+
+
+def cache() -> Path:
+    """Folder of images, trainings and targets: ``REPRO_CACHE``, or one in the home folder.
+
+    Raises
+    ------
+    ReproError
+        If there is neither.
+    """
+    named = os.environ.get("REPRO_CACHE")
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "logit-distributions"
+    except RuntimeError as error:
+        raise ReproError(
+            "no home folder to keep images and trainings in; name one in REPRO_CACHE"
+        ) from error
 
 
 def brief(path: Path) -> Path:
     """Return a path as seen from the checkout, where it is inside."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-
-
-def run_folder(recipe: Recipe, seed: int) -> Path:
-    """Folder of the checkpoints of a run, in the cache."""
-    return cache() / "runs" / recipe.run(seed)
-
-
-def epoch_file(recipe: Recipe, seed: int, epoch: int) -> Path:
-    """Path of the checkpoint after `epoch` epochs."""
-    return run_folder(recipe, seed) / f"epoch-{epoch:03d}.safetensors"
-
-
-def rolling_file(recipe: Recipe, seed: int) -> Path:
-    """Path of the checkpoint that a killed run resumes from."""
-    return run_folder(recipe, seed) / "rolling.safetensors"
-
-
-def given_file(name: str) -> Path:
-    """Path of a network that was given under this name, in the cache."""
-    return cache() / "given" / f"{name}.safetensors"
 
 
 def path_of(kind: str, run: str) -> Path:

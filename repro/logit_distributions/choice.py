@@ -1,0 +1,62 @@
+"""Which epoch of a training counts: those that are kept, and the one that stands for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from logit_distributions import images
+from logit_distributions.errors import ReproError
+from logit_distributions.recipes import Recipe, scale_of
+
+
+def kept_epochs(recipe: Recipe) -> list[int]:
+    """Return the epochs after which a checkpoint is kept: of a long run every tenth."""
+    every = 1 if recipe.epochs <= 20 else 10
+    return [e for e in range(1, recipe.epochs + 1) if e % every == 0 or e == recipe.epochs]
+
+
+def recorded_epochs(recipe: Recipe) -> list[int]:
+    """Return the kept epochs whose logits are recorded."""
+    every = scale_of(recipe).recorded_every
+    return kept_epochs(recipe)[every - 1 :: every]
+
+
+def asked_epochs(recipe: Recipe) -> list[int]:
+    """Return the epochs that others ask for: of a teacher those of its students, and the last."""
+    scale = scale_of(recipe)
+    taught = (*scale.teacher_epochs, scale.at_epoch or recipe.epochs) if recipe.pgd else ()
+    return sorted({*taught, recipe.epochs})
+
+
+def known_epoch(recipe: Recipe) -> int | None:
+    """Return the epoch that stands for a run, or None if its log must tell."""
+    if recipe.pgd is None:
+        return recipe.epochs
+    if scale_of(recipe).at_epoch is not None:
+        return scale_of(recipe).at_epoch
+    return None if images.spec_of(recipe.dataset).validation_per_class else recipe.epochs
+
+
+def best_epoch(log: Sequence[dict[str, float]]) -> int:
+    """Return the kept epoch with the best trade-off, natural plus robust validation accuracy."""
+    kept = [entry for entry in log if "validation_robust_accuracy" in entry]
+    if not kept:
+        raise ReproError("no epoch was validated; expected at least one kept checkpoint")
+    best = max(kept, key=lambda e: e["validation_accuracy"] + e["validation_robust_accuracy"])
+    return int(best["epoch"])
+
+
+def evaluated_epoch(recipe: Recipe, log: Sequence[dict[str, float]]) -> int:
+    """Return the epoch that stands for a finished run (paper, section 3)."""
+    return known_epoch(recipe) or best_epoch(log)
+
+
+def reason(recipe: Recipe) -> str:
+    """Return why that epoch stands for the run, for the record."""
+    if recipe.pgd is None:
+        return "last epoch"
+    if scale_of(recipe).at_epoch is not None:
+        return "the paper's choice, section 3"
+    if not images.spec_of(recipe.dataset).validation_per_class:
+        return "last epoch: no images are set aside to choose by"
+    return "largest sum of natural and PGD accuracy on the validation images"
