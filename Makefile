@@ -16,10 +16,10 @@ TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-paper: $(READER)/done ## Make every table and figure that is out of date (in build)
+paper: $(READER)/done ## Make every table and figure (in build)
 	@$(READER)/bin/python -m paper
 
-figures: $(READER)/done ## Make every figure that is out of date; figures/figure3 makes one
+figures: $(READER)/done ## Make every figure; figures/figure3 makes one
 	@$(READER)/bin/python -m paper figures
 
 tables: $(TABLES) ## Print all tables; table2 prints one

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
 
 from logit_distributions.errors import ReproError
+
+
+def title(name: str) -> str:
+    """Return the title of a table or figure, which is the first line of its script."""
+    text = importlib.import_module(f"paper.{name}").__doc__ or ""
+    return text.partition("\n")[0].removesuffix(".")
 
 
 def exit_code(name: str, command: Callable[[], int]) -> int:

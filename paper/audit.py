@@ -21,8 +21,7 @@ from logit_distributions.errors import ReproError, not_installed
 from logit_distributions.jobs import Job
 from logit_distributions.read.capacity import Row, heading, row, rows, table
 from logit_distributions.recipes import Manifolds, recipe
-from logit_distributions.store import places
-from paper import exit_code
+from paper import exit_code, selection
 
 Array = NDArray[np.float64]
 
@@ -140,18 +139,16 @@ def stored() -> dict[str, list[xr.Dataset]]:
 
     Raises
     ------
-    ReproError
+    Missing
         If there is none of adversarial manifolds.
     """
-    folder = places.data() / "capacity"
-    found = {}
-    for kind in ("adversarial", "random", "class"):
-        place = folder if kind == "adversarial" else folder / kind
-        datasets = [store.open_dataset(path, "capacity") for path in sorted(place.glob("*.nc"))]
-        if datasets:
-            found[kind] = datasets
-    if "adversarial" not in found:
-        raise ReproError(f"{folder}: no capacities stored; make some with 'logitdist manifolds'")
+    stages = {"adversarial": "capacity", "random": "capacity/random", "class": "capacity/class"}
+    found = {
+        kind: sorted(store.find(stage, dataset="*"), key=lambda data: str(data.attrs["run"]))
+        for kind, stage in stages.items()
+    }
+    if not found["adversarial"]:
+        store.need("capacity", "at", scale=selection.scales()[-1])
     return found
 
 

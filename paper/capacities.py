@@ -16,19 +16,9 @@ COLOURS = {
 NAMES = {"fix-1-average": "fix-1 (avg)"}
 
 
-def networks(artefact: str) -> selection.Runs:
-    """Return the capacities of Figure 5's networks, all of one scale.
-
-    Raises
-    ------
-    MissingDataset
-        With the command that makes what is missing.
-    """
-    try:
-        return selection.runs("capacity", artefact, recipes.FIGURE5)
-    except selection.MissingDataset as error:
-        told = str(error).replace(f"logitdist run {artefact}", "logitdist manifolds")
-        raise selection.MissingDataset(told) from error
+def networks() -> selection.Selection:
+    """Return the capacities of Figure 5's networks, all of one scale; each of its own seeds."""
+    return selection.select("capacity", recipes.FIGURE5, paired=False)
 
 
 def name(network: str) -> str:
@@ -38,13 +28,13 @@ def name(network: str) -> str:
 
 def by_seed(datasets: list[xr.Dataset], quantity: str) -> NDArray[np.float64]:
     """Return a quantity of every layer, averaged over manifolds, shape (seeds, layers)."""
-    found = [dataset[quantity] for dataset in datasets]
-    means = [each.mean("manifold") if "manifold" in each.dims else each for each in found]
+    values = [dataset[quantity] for dataset in datasets]
+    means = [each.mean("manifold") if "manifold" in each.dims else each for each in values]
     return np.array([each.values for each in means], np.float64)
 
 
-def about(runs: selection.Runs) -> str:
-    """Return a sentence on the manifolds and those of `selection.Runs.about`."""
+def about(runs: selection.Selection) -> str:
+    """Return a sentence on the manifolds and those of `Selection.about`."""
     first = runs["at"][0]
     how = first.attrs
     projected = int((first["features"] > how["manifold_largest"]).sum())

@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import statistics
+from logit_distributions import recipes, statistics
 from paper import selection, style
 
 ROW = 0.62
@@ -98,18 +98,17 @@ def common_edges(shown: Sequence[Evolution], count: int = 90) -> NDArray[np.floa
     return np.linspace(low, high, count + 1)
 
 
-def late_epochs(runs: selection.Runs) -> str:
+def late_epochs(runs: selection.Selection) -> str:
     """Return what a short training cannot show, or nothing for one of the paper's length."""
-    epochs = len(runs["at"][0]["epoch"]) if runs.scale == "small" else 0
-    if not epochs:
+    if not runs.ends_early:
         return ""
     return (
-        f"{epochs} epochs do not reach the late ones (after about 100 of 200 in the paper) in "
-        "which AT becomes symmetric and its students lose their robustness."
+        f"{runs.epochs} epochs do not reach the late ones (after about 100 of 200 in the paper) "
+        "in which AT becomes symmetric and its students lose their robustness."
     )
 
 
-def images_note(runs: selection.Runs, test: bool = False) -> str:
+def images_note(runs: selection.Selection, test: bool = False) -> str:
     """Return a sentence on the images and the rounding behind the records by epoch."""
     each = runs["at"][0]
     count = int(each["test"].values.sum())
@@ -123,11 +122,11 @@ def images_note(runs: selection.Runs, test: bool = False) -> str:
 
 def make(artefact: str = "figure1", dataset: str = "cifar10") -> Figure:
     """Return the figure; figure B.4 is the same for CIFAR-100."""
-    runs = selection.runs("epochs", "figure1", ["st", "at"], dataset)
+    runs = selection.select("epochs", recipes.TEACHERS, dataset)
     shown = {name: evolution(runs[name]) for name in ("st", "at")}
     text = f"""
-        {style.title(artefact)}. Largest logit of {style.title(dataset)} training images by epoch
-        (rows): density averaged over seeds, tick: mean. {shown["st"].summary("ST")};
+        {style.printed(artefact)}. Largest logit of {style.printed(dataset)} training images by
+        epoch (rows): density averaged over seeds, tick: mean. {shown["st"].summary("ST")};
         {shown["at"].summary("AT")}. Paper: ST quickly shifts to a symmetric distribution of high
         mean, AT stays positively skewed with a low mean until very late.
         {late_epochs(runs)} {runs.about()} {images_note(runs)}

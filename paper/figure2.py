@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import statistics
+from logit_distributions import recipes, statistics
 from paper import selection, style
 
 FEWEST = 20
@@ -21,7 +21,7 @@ WIDTH, DENSITY_WIDTH = 0.25, 0.125
 
 def make(artefact: str = "figure2", dataset: str = "cifar10") -> Figure:
     """Return the figure; figure B.5 is the same for CIFAR-100."""
-    runs = selection.runs("logits", "figure2", ["st", "at"], dataset)
+    runs = selection.select("logits", recipes.TEACHERS, dataset)
     gaps = {
         name: [statistics.logit_gap(each["logits"].values) for each in runs[name]]
         for name in ("st", "at")
@@ -68,8 +68,8 @@ def _densities(
         axes.axvline(middle, color=colour, linewidth=1, linestyle=":")
         axes.text(
             0.97, 0.9 - 0.12 * list(gaps).index(name),
-            f"{selection.label(name)}: mean {middle:.2f}",
-            color=colour, transform=axes.transAxes, ha="right", weight="bold",
+            f"{selection.label(name)}: mean {middle:.2f}", color=colour,
+            transform=axes.transAxes, ha="right", weight="bold",
         )  # fmt: skip
     axes.set(xlim=(0, edges[-1]), ylim=(0, None), xlabel="logit gap", ylabel="density")
 
@@ -97,7 +97,7 @@ def _accuracies(
 def _text(
     artefact: str,
     dataset: str,
-    runs: selection.Runs,
+    runs: selection.Selection,
     gaps: dict[str, list[NDArray[np.floating]]],
     curves: dict[str, NDArray[np.float64]],
     edges: NDArray[np.floating],
@@ -109,7 +109,7 @@ def _text(
     last = edges[1:][drawn][-1]
     standard = np.nanmax(curves["st"])
     return f"""
-        {style.title(artefact)}. (A) Gaps between the two largest logits, {style.title(dataset)}
+        {style.printed(artefact)}. (A) Gaps between the two largest logits, {style.printed(dataset)}
         test images; dotted: means. (B) Accuracy under APGD-CE, then APGD-DLR (Linf 8/255), of the
         images of each gap, in bins of {WIDTH:g} with at least {FEWEST} images of every seed.
         Mean ± sd over seeds. AT's density peaks in the bin from {peak:g} and {large:.1f} % of its

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import statistics
+from logit_distributions import recipes, statistics
 from paper import selection, style
 
 CLASS = "frog"
@@ -20,7 +20,7 @@ PAIRS = {"AT-AT": style.ORANGE, "ST-ST": style.BLUE, "AT-ST": style.PURPLE}
 
 def make() -> Figure:
     """Return the figure."""
-    runs = selection.runs("logits", "figure3", ["st", "at"])
+    runs = selection.select("logits", recipes.TEACHERS)
     everyone = runs["st"] + runs["at"]
     labels = selection.labels_of(everyone)
     confidence = np.array([statistics.log_confidence(each["logits"].values) for each in everyone])
@@ -111,7 +111,7 @@ def _error_curves(axes: Any, errors: dict[str, dict[str, NDArray[np.float64]]]) 
 
 
 def overlap_of_pairs(
-    runs: selection.Runs, labels: NDArray[np.int64]
+    runs: selection.Selection, labels: NDArray[np.int64]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Return AO@k in percent of every pair of networks, for the same image and a permuted one.
 
@@ -161,7 +161,7 @@ def overlap_text(overlaps: dict[str, dict[str, NDArray[np.float64]]], k: int = 3
 
 
 def _text(
-    runs: selection.Runs,
+    runs: selection.Selection,
     matrix: NDArray[np.float64],
     names: list[str],
     far: float,

@@ -28,10 +28,10 @@ def name(k: int, how: str) -> str:
 def make() -> Figure:
     """Return the figure."""
     names = [name(k, how) for k in sorted(recipes.SWEPT_K) for how in MANIPULATIONS]
-    runs = selection.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: names)
+    runs = selection.select("logits", ("at", "normal"), optional=lambda scale: names, paired=False)
     found, about = selection.sweep(runs)
     teacher = runs["at"][0]
-    pictures = selection.pictures("figure4")
+    pictures = selection.pictures()
     image = example(teacher, len(pictures))
     figure = style.canvas(7.2, 5.0, _text(runs, found, about, image, teacher))
     parts = figure.subfigures(2, 1, height_ratios=[1, 1.25])
@@ -128,7 +128,7 @@ def errorbars(
     )  # fmt: skip
 
 
-def _noise(runs: selection.Runs) -> str:
+def _noise(runs: selection.Selection) -> str:
     """Return a sentence on how much trainings of the same student differ, if several are stored."""
     spreads = [
         f"{100 * statistics.mean_and_sd(robust)[1]:.1f} points for {each} ({len(robust)} seeds)"
@@ -140,7 +140,7 @@ def _noise(runs: selection.Runs) -> str:
 
 
 def _text(
-    runs: selection.Runs,
+    runs: selection.Selection,
     found: dict[str, selection.Accuracy],
     about: str,
     image: int,

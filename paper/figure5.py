@@ -20,7 +20,7 @@ PANELS = {
 
 def make() -> Figure:
     """Return the figure."""
-    runs = capacities.networks("figure5")
+    runs = capacities.networks()
     layers = [str(layer) for layer in runs["at"][0]["layer"].values]
     n_t = runs["at"][0].attrs["manifold_n_t"]
     features = dict(zip(layers, runs["at"][0]["features"].values, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from logit_distributions import recipes
+from logit_distributions import recipes, store
 from paper import selection, style
 from paper.figure4 import errorbars
 
@@ -27,8 +27,10 @@ def names(scale: str, losses: Sequence[str]) -> list[str]:
 
 def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Figure:
     """Return the figure; figure A.7 is the same with two losses."""
-    runs = selection.runs("logits", artefact, ["at"], optional=lambda scale: names(scale, losses))
-    epochs = sorted(recipes.Scale.parse(runs.scale).teacher_epochs)
+    runs = selection.select(
+        "logits", ["at"], optional=lambda scale: names(scale, losses), paired=False
+    )
+    epochs = sorted(recipes.SCALES[runs.scale].teacher_epochs)
     found, about = selection.sweep(runs)
     points = {
         loss: {e: found[f"{loss}-epoch-{e}"] for e in epochs if f"{loss}-epoch-{e}" in found}
@@ -59,7 +61,7 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
 def _teacher(axes: Any, scale: str, kind: str) -> None:
     """Draw the teacher's own accuracy on the validation images, mean over seeds."""
     variable = "validation_robust_accuracy" if kind == "adversarial" else "validation_accuracy"
-    logs = selection.select("log", "figureA6", scale, "at")
+    logs = store.need("log", "at", scale=scale)
     accuracy = 100 * np.mean([log[variable].values for log in logs], axis=0)
     axes.plot(logs[0]["epoch"].values, accuracy, color="#888888", linestyle="--", linewidth=1)
 
@@ -68,7 +70,7 @@ def _text(
     artefact: str,
     points: dict[str, dict[int, selection.Accuracy]],
     about: str,
-    runs: selection.Runs,
+    runs: selection.Selection,
 ) -> str:
     described = []
     for loss, by_epoch in points.items():
@@ -94,13 +96,14 @@ def _text(
         )
     late = (
         "The teacher's epochs end before those at which the paper's students lose their robustness."
-        if runs.scale == "small"
+        if runs.ends_early
         else ""
     )
     return f"""
-        {style.title(artefact)}. Students taught from unmodified AT logits, against the epoch of the
-        teacher's checkpoint; APGD-CE, then APGD-DLR, Linf 8/255. {"; ".join(described)} ({versus}).
-        {late} Dashed: the teacher itself on validation images, adversarial there by PGD. {about}
+        {style.printed(artefact)}. Students taught from unmodified AT logits, against the epoch of
+        the teacher's checkpoint; APGD-CE, then APGD-DLR, Linf 8/255. {"; ".join(described)}
+        ({versus}). {late} Dashed: the teacher itself on validation images, adversarial there by
+        PGD. {about}
     """
 
 

@@ -20,7 +20,7 @@ PAIRS = (
 
 def make() -> Figure:
     """Return the figure."""
-    runs = capacities.networks("figureA8")
+    runs = capacities.networks()
     points = {
         network: [
             (str(layer), capacity.estimates(dataset.sel(layer=layer)))

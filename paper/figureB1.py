@@ -6,13 +6,14 @@ import sys
 
 from matplotlib.figure import Figure
 
+from logit_distributions import recipes
 from paper import selection, style
 from paper.figure1 import ROW, common_edges, evolution, images_note, late_epochs, ridges
 
 
 def make() -> Figure:
     """Return the figure."""
-    runs = selection.runs("epochs", "figureB1", ["st", "at"])
+    runs = selection.select("epochs", recipes.TEACHERS)
     shown = {
         "ST, training images": evolution(runs["st"], gap=True),
         "AT, training images": evolution(runs["at"], gap=True),

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import statistics
+from logit_distributions import recipes, statistics
 from paper import selection, style
 from paper.figure3 import CLASS
 
@@ -24,9 +24,9 @@ CORNERS = {
 
 def make() -> Figure:
     """Return the figure."""
-    runs = selection.runs("logits", "figureB2", ["st", "at"])
+    runs = selection.select("logits", recipes.TEACHERS)
     labels = selection.labels_of(runs["st"] + runs["at"])
-    pictures = selection.pictures("figureB2")
+    pictures = selection.pictures()
     members = np.flatnonzero(labels == list(runs["at"][0]["class"].values).index(CLASS))
     confidence = {
         name: [statistics.log_confidence(each["logits"].values[members]) for each in runs[name]]
@@ -59,7 +59,7 @@ def quadrant(at: NDArray[np.float64], st: NDArray[np.float64], x: int, y: int) -
 
 
 def _text(
-    runs: selection.Runs,
+    runs: selection.Selection,
     confidence: dict[str, list[NDArray[np.float64]]],
     pool: NDArray[np.bool_],
     plain: NDArray[np.float64],

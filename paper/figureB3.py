@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import statistics
+from logit_distributions import recipes, statistics
 from paper import selection, style
 
 CLASSES = ("airplane", "automobile", "deer", "frog", "ship")
@@ -19,9 +19,9 @@ COUNT = 5
 
 def make() -> Figure:
     """Return the figure."""
-    runs = selection.runs("logits", "figureB3", ["st", "at"])
+    runs = selection.select("logits", recipes.TEACHERS)
     labels = selection.labels_of(runs["st"] + runs["at"])
-    pictures = selection.pictures("figureB3")
+    pictures = selection.pictures()
     pool = len(pictures)
     labels = labels[:pool]
     seeds = _seeds([runs["st"][0], runs["at"][0]], labels)
@@ -77,7 +77,7 @@ def similarity(
 
 
 def _text(
-    runs: selection.Runs,
+    runs: selection.Selection,
     measured: dict[str, NDArray[np.float64]],
     pictures: NDArray[np.uint8],
     labels: NDArray[np.int64],

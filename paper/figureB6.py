@@ -6,13 +6,14 @@ import sys
 
 from matplotlib.figure import Figure
 
+from logit_distributions import recipes
 from paper import selection, style
 from paper.figure3 import overlap_curves, overlap_of_pairs, overlap_text
 
 
 def make() -> Figure:
     """Return the figure."""
-    runs = selection.runs("logits", "figure3", ["st", "at"], "cifar100")
+    runs = selection.select("logits", recipes.TEACHERS, "cifar100")
     overlaps = overlap_of_pairs(runs, selection.labels_of(runs["st"] + runs["at"]))
     classes = runs["st"][0].sizes["class"]
     text = f"""

@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from paper import style
 from paper.appendix_c import surrogate
 from paper.appendix_c.drawing import COLOURS, TITLES, thresholds
-from paper.style import caption
-from paper.style import main as save
 
-BETA = np.linspace(0.01, 12, 1200)
 LIMIT = 20.0
-
-MARKS = thresholds()
-CAPTION = (
-    f"Constraints on β for N = {surrogate.CLASSES} (paper: figure C.1, whose axes and variant are "
-    "not stated). A surrogate is admissible where β exceeds all its other logits (shaded). As "
-    "printed, g₊ is admissible from its pole at ln 9 on; β > 3.5 appears only if g₊ loses its "
-    f"minus (flip, {MARKS['flip g₊']:.3f}; another misreading gives "
-    f"{surrogate.other_threshold(surrogate.CLASSES):.3f}), and {MARKS['printed g₋']:.3f} belongs "
-    f"to the printed g₋. The corrected f₊ and f₋ end at ln 18 = {np.log(18):.3f}. Values beyond "
-    f"{LIMIT:g}, as near the poles, are masked. None of this concerns the exact cross-entropy, "
-    "which has no stationary point on S; of the corrected points in S, only f₊ below ln 9 is a "
-    "minimum of eq. (3)."
-)
 
 
 def make() -> Figure:
     """Return the figure."""
+    marks, beta = thresholds(), np.linspace(0.01, 12, 1200)
     figure = Figure(figsize=(11, 7.4))
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     for variant in surrogate.VARIANTS:
-        f = surrogate.correct_roots(BETA, surrogate.CLASSES, variant)
-        g = surrogate.wrong_roots(BETA, surrogate.CLASSES, variant)
+        f = surrogate.correct_roots(beta, surrogate.CLASSES, variant)
+        g = surrogate.wrong_roots(beta, surrogate.CLASSES, variant)
         rows = (
             (f.f_plus, g.g_plus, g.psi_plus),
             (f.f_minus, g.g_minus, g.psi_minus),
         )
         for row, values in zip(panels, rows, strict=True):
             for axes, value in zip(row, values, strict=True):
-                shown = np.where(np.abs(BETA - value) < LIMIT, BETA - value, np.nan)
+                shown = np.where(np.abs(beta - value) < LIMIT, beta - value, np.nan)
                 axes.plot(
-                    BETA,
+                    beta,
                     shown,
                     color=COLOURS[variant],
                     linestyle=":" if variant == "printed" else "-",
@@ -58,11 +43,11 @@ def make() -> Figure:
             axes.set_title(f"β - {name}{sign}")
             axes.axhspan(0, LIMIT, color="#f0e9d2", zorder=0)
             axes.axhline(0, color="#888888", linewidth=0.6)
-            for mark in MARKS.values():
+            for mark in marks.values():
                 axes.axvline(mark, color="#999999", linewidth=0.6, linestyle="--", zorder=1)
             axes.set(xlim=(0, 12), ylim=(-LIMIT, LIMIT))
     # Three thresholds lie within 0.9 of each other: their names go below one another.
-    for height, (label, mark) in zip((-19, -17, -15, -13), MARKS.items(), strict=True):
+    for height, (label, mark) in zip((-19, -17, -15, -13), marks.items(), strict=True):
         text = label if label.startswith("ln") else f"{mark:.3f}"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         for axes in panels.flat:
@@ -74,14 +59,25 @@ def make() -> Figure:
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=3)
     figure.subplots_adjust(left=0.06, right=0.99, top=0.91, bottom=0.2, hspace=0.17, wspace=0.06)
-    caption(figure, CAPTION, 165)
+    style.caption(figure, _text(), 165)
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the figure; takes no arguments."""
-    return save("figureC1", make)
+def _text() -> str:
+    """Return the caption."""
+    marks = thresholds()
+    return (
+        f"Constraints on β for N = {surrogate.CLASSES} (paper: figure C.1, whose axes and variant "
+        "are not stated). A surrogate is admissible where β exceeds all its other logits (shaded). "
+        "As printed, g₊ is admissible from its pole at ln 9 on; β > 3.5 appears only if g₊ loses "
+        f"its minus (flip, {marks['flip g₊']:.3f}; another misreading gives "
+        f"{surrogate.other_threshold(surrogate.CLASSES):.3f}), and {marks['printed g₋']:.3f} "
+        f"belongs to the printed g₋. The corrected f₊ and f₋ end at ln 18 = {np.log(18):.3f}. "
+        f"Values beyond {LIMIT:g}, as near the poles, are masked. None of this concerns the exact "
+        "cross-entropy, which has no stationary point on S; of the corrected points in S, only f₊ "
+        "below ln 9 is a minimum of eq. (3)."
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(style.main("figureC1", make))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from paper import style
 from paper.appendix_c.drawing import TITLES, grid, surface
 from paper.appendix_c.response import ERROR, SENSITIVITIES, mean_field_loss
 from paper.appendix_c.surrogate import CLASSES, VARIANTS
-from paper.style import caption
-from paper.style import main as save
 
 ERRORS = sorted((ERROR, *SENSITIVITIES))
 
@@ -47,14 +45,9 @@ def make() -> Figure:
     figure.subplots_adjust(left=0.07, right=0.9, top=0.96, bottom=0.15, hspace=0.08, wspace=0.06)
     bar = figure.add_axes((0.92, 0.15, 0.015, 0.81))
     figure.colorbar(shown, cax=bar, label="loss (nats)", extend="both")
-    caption(figure, CAPTION, 165)
+    style.caption(figure, CAPTION, 165)
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the figure; takes no arguments."""
-    return save("figureC2", make)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(style.main("figureC2", make))

@@ -12,7 +12,6 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from PIL import Image
 from logit_distributions import plans, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper import selection, style, tables
-from paper.__main__ import is_up_to_date, make
+from paper import exit_code, selection, style, tables, title
+from paper.__main__ import names
 from paper.claims import verdicts as claims
 from paper.claims.__main__ import verdicts
 from paper.claims.terms import QUANTITIES
@@ -44,30 +43,6 @@ MARKS: dict[str, dict[str, str]] = {
     "holds": {"key": "yes", "sign": "✓", "short": "holds"},
     "cannot be tested at this scale": {"key": "open", "sign": "?", "short": "cannot be tested"},
 }
-
-TITLES = {
-    "table1": "accuracies of standard and adversarially trained networks",
-    "table2": "students of manipulated logits",
-    "table3": "training time",
-    "figure1": "the largest logit over the epochs of training",
-    "figure2": "logit gaps, and robustness by gap",
-    "figure3": "which images, which classes",
-    "figure4": "how many logits a student needs",
-    "figure5": "manifold capacity, layer by layer",
-    "figureA6": "students by the epoch of their teacher",
-    "figureA7": "students by their loss",
-    "figureA8": "manifold capacity, theory against simulation",
-    "figureB1": "logit gaps over the epochs of training",
-    "figureB2": "frogs that either network is confident of",
-    "figureB3": "nearest images by their logits",
-    "figureB4": "Figure 1 for CIFAR-100",
-    "figureB5": "Figure 2 for CIFAR-100",
-    "figureB6": "average overlap for CIFAR-100",
-    "figureC1": "the surrogate logits",
-    "figureC2": "the loss at the surrogates",
-    "figureC3": "the change of the gap",
-}
-"""Every artefact in the paper's order, with what it shows."""
 
 APPENDIX_C = "appendixC"
 
@@ -93,12 +68,12 @@ class Artefact:
 
 def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
     """Return a table or a figure, or what it lacks, with the verdicts that belong to it."""
-    printed = style.title(name).replace("table", "Table ")
+    kind, number = title(name).partition(":")[0].split(" ")
     datasets = _behind(name)
     shown: dict[str, Any] = {
-        "title": f"{printed}: {TITLES[name]}",
-        "group": printed.split(" ")[0] + "s",
-        "short": printed.split(" ")[1],
+        "title": title(name),
+        "group": f"{kind}s",
+        "short": number,
         "verdicts": verdicts,
         "runs": [_provenance(each) for each in datasets],
         "recipes": {store.recipe_of(each)["name"]: each.attrs["recipe"] for each in datasets},
@@ -108,8 +83,7 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         if name.startswith("table"):
             table = importlib.import_module(f"paper.{name}").make()
             return Artefact(name, table=table, **shown)
-        if not is_up_to_date(name):
-            make(name)
+        style.save(name, importlib.import_module(f"paper.{name}").make)
     except ReproError as error:
         return Artefact(name, problem=str(error).replace(f"{places.ROOT}/", ""), **shown)
     file = places.build() / "figures" / f"{name}.png"
@@ -126,17 +100,21 @@ def _behind(name: str) -> list[xr.Dataset]:
     plan = {"table3": "table2"}.get(name, name)
     if plan not in plans.SHOWN:
         return []
+    scale = _teachers().scale
     return [
         each
-        for scale in selection.scales()[:1]
-        for recipe in plans.names(plan, recipes.Scale.parse(scale))
-        for each in selection.find("logits", recipe, scale=scale)
+        for recipe in plans.names(plan, recipes.SCALES[scale])
+        for each in store.find("logits", recipe, scale=scale)
     ]
+
+
+def _teachers() -> selection.Selection:
+    return selection.select("logits", recipes.TEACHERS)
 
 
 def _provenance(dataset: xr.Dataset) -> dict[str, str]:
     attributes = dataset.attrs
-    log = selection.find("log", store.recipe_of(dataset)["name"], attributes["dataset"])
+    log = store.find("log", store.recipe_of(dataset)["name"], attributes["dataset"])
     seconds = [
         each["seconds"].values.sum() for each in log if each.attrs["run"] == attributes["run"]
     ]
@@ -196,12 +174,12 @@ def explorer() -> dict[str, Any]:
     The logits of the pictured images are 16-bit integers, little-endian, in base64: natural,
     then adversarial, each image by class; times the network's ``scale`` they are logits.
     """
-    scale = selection.runs("logits", "table1", ["st", "at"]).scale
-    pictures = selection.pictures("the explorer")
+    scale = _teachers().scale
+    pictures = selection.pictures()
     datasets = [
         each
-        for name in recipes.names(recipes.Scale.parse(scale))
-        for each in selection.find("logits", name, scale=scale)
+        for name in recipes.names(recipes.SCALES[scale])
+        for each in store.find("logits", name, scale=scale)
     ]
     count = len(pictures)
     labels = datasets[0]["label"].values[:count]
@@ -280,12 +258,12 @@ def _sheet(pictures: NDArray[np.uint8]) -> str:
 def page() -> str:
     """Return the whole page."""
     explored = explorer()
-    found = verdicts()
+    judged, shown = verdicts(), names()
     named: dict[str, list[claims.Verdict]] = {}
-    for each in found:
+    for each in judged:
         artefact_of = each.claim.artefact
-        named.setdefault(artefact_of if artefact_of in TITLES else APPENDIX_C, []).append(each)
-    artefacts = [artefact(name, named.get(name, [])) for name in TITLES]
+        named.setdefault(artefact_of if artefact_of in shown else APPENDIX_C, []).append(each)
+    artefacts = [artefact(name, named.get(name, [])) for name in shown]
     artefacts.append(
         Artefact(
             APPENDIX_C,
@@ -296,7 +274,7 @@ def page() -> str:
             problem="paper/appendix-c.md has the errata, their proofs and the tables.",
         )
     )
-    counts = Counter(each.verdict for each in found)
+    counts = Counter(each.verdict for each in judged)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(WEB), autoescape=jinja2.select_autoescape(),
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -307,14 +285,14 @@ def page() -> str:
         css=Markup(css),
         script=Markup((WEB / "explorer.js").read_text(encoding="utf-8")),
         lead=_lead(),
-        verdicts=found,
-        surprising=found[:SURPRISING],
+        verdicts=judged,
+        surprising=judged[:SURPRISING],
         tally=[MARKS[v] | {"verdict": v, "count": counts[v]} for v in claims.VERDICTS],
         marks=MARKS,
         artefacts=artefacts,
         explorer=explored,
         made=_made(),
-        versions_used=sorted({each.attrs["versions"] for each in selection.find("logits")}),
+        versions_used=sorted({each.attrs["versions"] for each in store.find("logits")}),
         strip=strip,
         measured=claims.measured,
         basis=claims.basis,
@@ -322,11 +300,11 @@ def page() -> str:
 
 
 def _lead() -> str:
-    runs = selection.runs("logits", "table1", ["st", "at"])
+    runs = _teachers()
     caveat = (
-        "They test the paper’s orders and directions, not its percentages."
-        if runs.scale == "small"
-        else "They are of the paper’s size and schedule."
+        "They are of the paper’s size and schedule."
+        if runs.is_of_the_paper
+        else "They test the paper’s orders and directions, not its percentages."
     )
     return (
         "Every number on this page is computed from the logits of networks that were really "
@@ -335,9 +313,9 @@ def _lead() -> str:
 
 
 def _made() -> str:
-    files = selection.files("logits/*.nc")
+    count = len(store.find("logits", dataset="*"))
     return (
-        f"{len(files)} datasets of logits in {places.data().name}/, each with its recipe, its "
+        f"{count} datasets of logits in {places.data().name}/, each with its recipe, its "
         "seed, the commit and the machine that made it."
     )
 
@@ -350,15 +328,15 @@ def write() -> Path:
     return path
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report; takes no arguments."""
-    try:
+def main() -> int:
+    """Write the report and print its path and size."""
+
+    def command() -> int:
         path = write()
-    except ReproError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
-    return 0
+        print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+        return 0
+
+    return exit_code("report", command)
 
 
 if __name__ == "__main__":

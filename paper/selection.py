@@ -1,11 +1,10 @@
-"""The stored datasets behind an artefact: found by name, opened once, missing ones named."""
+"""Which scale, seeds and images an artefact uses, and the words for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,115 +12,81 @@ from numpy.typing import NDArray
 
 from logit_distributions import images, recipes, statistics, store
 from logit_distributions.errors import ReproError
-from logit_distributions.store import places
-
-SCALES = ("paper", "small")
-"""In the order of preference where an artefact could be made from either."""
 
 
-class MissingDataset(ReproError):
-    """A dataset that an artefact needs is not stored."""
-
-
-looked_for: set[str] = set()
-"""Patterns of the stored files that anybody asked for, relative to the data folder."""
-
-
-def files(pattern: str) -> list[Path]:
-    """Return the stored files of a pattern, and note that they were asked for."""
-    looked_for.add(pattern)
-    return sorted(places.data().glob(pattern))
-
-
-@cache
-def _opened(path: Path, kind: str, stamp: tuple[int, int]) -> xr.Dataset:
-    return store.open_dataset(path, kind)
-
-
-def find(
-    kind: str, name: str = "*", dataset: str = "cifar10", scale: str = "*"
-) -> list[xr.Dataset]:
-    """Return the stored datasets of a kind and recipe, by name of recipe, then by seed."""
-    found = []
-    for path in files(f"{kind}/{dataset}-{scale}-{name}-seed*.nc"):
-        status = path.stat()
-        found.append(_opened(path.resolve(), kind, (status.st_size, status.st_mtime_ns)))
-    return sorted(found, key=lambda each: (each.attrs["recipe"], int(each.attrs["seed"])))
-
-
-def scales(kind: str = "logits", dataset: str = "cifar10") -> list[str]:
-    """Return the scales of which any dataset is stored, the paper's first."""
-    return [scale for scale in SCALES if files(f"{kind}/{dataset}-{scale}-*.nc")]
-
-
-def missing(kind: str, artefact: str, name: str, dataset: str, scale: str) -> MissingDataset:
-    """Return an error with the file that is missing and the command that makes it."""
-    options = f" --dataset {dataset}" if dataset != "cifar10" else ""
-    options += f" --scale {scale}"
-    return MissingDataset(
-        f"{store.path_of(kind, f'{dataset}-{scale}-{name}-seed0')} is missing; make it with "
-        f"'logitdist run {artefact}{options}'"
-    )
-
-
-def select(
-    kind: str, artefact: str, scale: str, name: str = "*", dataset: str = "cifar10"
-) -> list[xr.Dataset]:
-    """Return the datasets of a kind and recipe at a scale, by seed.
-
-    Raises
-    ------
-    MissingDataset
-        If there is none, with the file that is missing and the command that makes it.
-    """
-    found = find(kind, name, dataset, scale)
-    if not found:
-        raise missing(kind, artefact, name, dataset, scale)
-    return found
+def scales() -> list[str]:
+    """Return the scales that readers prefer, the paper's first; results of few images are none."""
+    return [name for name, scale in recipes.SCALES.items() if scale.images is None]
 
 
 @dataclass(frozen=True)
-class Runs:
-    """The datasets of some recipes at one scale.
+class Selection:
+    """The stored datasets of some recipes at one scale.
 
     Attributes
     ----------
     scale : str
     by_name : dict
         For each recipe, its datasets by seed.
-    absent : list of str
-        Recipes that were asked for, could be done without, and are not stored.
+    absent : tuple of str
+        Recipes that could be done without and are not stored.
+    lacking : tuple of str
+        Seeds that are not stored yet, in words, such as ``ST seed 2``.
     """
 
     scale: str
     by_name: dict[str, list[xr.Dataset]]
-    absent: list[str]
+    absent: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> list[xr.Dataset]:
         return self.by_name[name]
 
+    @property
+    def is_of_the_paper(self) -> bool:
+        """True for networks of the paper's width and schedule."""
+        return self.scale == scales()[0]
+
+    @property
+    def epochs(self) -> int:
+        """Length of the training, in epochs."""
+        return int(self._recipe["epochs"])
+
+    @property
+    def ends_early(self) -> bool:
+        """True for a training that does not reach the paper's late epochs, after about 100."""
+        return self.epochs <= 100
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        return dict(store.recipe_of(next(iter(self.by_name.values()))[0]))
+
+    def can_replace(self, other: Selection) -> bool:
+        """Return whether this has every recipe, and no fewer seeds than another scale."""
+        common = self.by_name.keys() & other.by_name.keys()
+        return not self.absent and all(len(self[name]) >= len(other[name]) for name in common)
+
     def setting(self) -> str:
         """Return the scale in words."""
-        recipe = store.recipe_of(next(iter(self.by_name.values()))[0])
-        return (
-            f"Scale {self.scale}: ResNet-18 of width {recipe['width']}, {recipe['epochs']} epochs"
-        )
+        width = self._recipe["width"]
+        return f"Scale {self.scale}: ResNet-18 of width {width}, {self.epochs} epochs"
 
     def about(self) -> str:
         """Return a sentence on the scale and the seeds, and one on the seeds not stored, if any."""
-        seeds = {name: [int(d.attrs["seed"]) for d in each] for name, each in self.by_name.items()}
-        lists = {label(name): ", ".join(map(str, numbers)) for name, numbers in seeds.items()}
+        lists = {
+            label(name): ", ".join(str(_seed(each)) for each in datasets)
+            for name, datasets in self.by_name.items()
+        }
         if len(set(lists.values())) == 1:
             text = next(iter(lists.values()))
         else:
             text = "; ".join(f"{name} {numbers}" for name, numbers in lists.items())
         plural = "s" if any("," in numbers for numbers in lists.values()) else ""
-        gone = {
-            label(name): [str(seed) for seed in recipes.SEEDS if seed not in numbers]
-            for name, numbers in seeds.items()
-        }
-        lacking = [f"{name} seed {', '.join(numbers)}" for name, numbers in gone.items() if numbers]
-        return f"{self.setting()}; seed{plural} {text}.{_not_stored(lacking)}"
+        return f"{self.setting()}; seed{plural} {text}.{_not_stored(self.lacking)}"
+
+
+def _seed(dataset: xr.Dataset) -> int:
+    return int(dataset.attrs["seed"])
 
 
 def _not_stored(names: Sequence[str]) -> str:
@@ -133,40 +98,105 @@ def label(name: str) -> str:
     return {"st": "ST", "at": "AT"}.get(name, name)
 
 
-def runs(
-    kind: str,
-    artefact: str,
+def common_seeds(by_name: Mapping[str, Iterable[xr.Dataset]]) -> set[int]:
+    """Return the seeds that every recipe has."""
+    return set.intersection(*({_seed(each) for each in some} for some in by_name.values()))
+
+
+def select(
+    stage: str,
     names: Sequence[str],
     dataset: str = "cifar10",
     optional: Callable[[str], Sequence[str]] | None = None,
-) -> Runs:
-    """Return the datasets of recipes at the first scale at which all of `names` are stored.
+    paired: bool = True,
+) -> Selection:
+    """Return the stored datasets of recipes, at the scale that readers prefer.
+
+    A scale takes the place of another only if it has every recipe, with no fewer seeds.
 
     Parameters
     ----------
-    kind : str
-    artefact : str
-        The plan that would make what is missing.
+    stage : str
+        A folder of the data, such as ``logits``.
     names : sequence of str
         Recipes that must all be stored.
     dataset : str
     optional : callable, optional
         Returns recipes of a scale of which at least one must be stored.
+    paired : bool
+        Whether only the seeds count that all of `names` have, because they are compared.
 
     Raises
     ------
-    MissingDataset
-        If there is no such scale, with the first file that is missing.
+    Missing
+        If no scale has them, with the first file that is missing.
     """
-    default = "small" if dataset == "cifar10" else "paper"
-    for scale in scales(kind, dataset) or [default]:
-        more = optional(scale) if optional else ()
-        found = {name: find(kind, name, dataset, scale) for name in (*names, *more)}
-        lacking = [name for name in names if not found[name]]
-        absent = [name for name in more if not found[name]]
-        if not lacking and (not more or len(absent) < len(more)):
-            return Runs(scale, {name: each for name, each in found.items() if each}, absent)
-    raise missing(kind, artefact, (lacking + absent)[0], dataset, scale)
+    *preferred, chosen = selections(stage, names, dataset, optional, paired)
+    for better in reversed(preferred):
+        if better.can_replace(chosen):
+            chosen = better
+    return chosen
+
+
+def selections(
+    stage: str,
+    names: Sequence[str],
+    dataset: str = "cifar10",
+    optional: Callable[[str], Sequence[str]] | None = None,
+    paired: bool = True,
+) -> list[Selection]:
+    """Return the same for every scale that has the recipes, the paper's first.
+
+    What is missing is named at the first scale that was begun, else at the last.
+    """
+    complete: list[Selection] = []
+    missing: store.Missing | None = None
+    begun = False
+    for scale in scales():
+        try:
+            more = optional(scale) if optional else ()
+            complete.append(_at_scale(stage, names, more, dataset, scale, paired))
+        except store.Missing as error:
+            missing = missing if begun else error
+            begun = begun or any(store.find(stage, name, dataset, scale) for name in names)
+    if missing is not None and not complete:
+        raise missing
+    return complete
+
+
+def _at_scale(
+    stage: str, names: Sequence[str], more: Sequence[str], dataset: str, scale: str, paired: bool
+) -> Selection:
+    by_name = {name: store.need(stage, name, dataset, scale) for name in names}
+    lacking = tuple(
+        f"{label(name)} seed {', '.join(map(str, unstored))}"
+        for name, some in by_name.items()
+        if (unstored := sorted({*recipes.SEEDS} - {_seed(each) for each in some}))
+    )
+    if paired:
+        seeds = common_seeds(by_name)
+        if not seeds:
+            raise _unpaired(stage, by_name, dataset, scale)
+        by_name = {
+            name: [each for each in some if _seed(each) in seeds] for name, some in by_name.items()
+        }
+    by_name |= {name: store.find(stage, name, dataset, scale) for name in more}
+    absent = tuple(name for name in more if not by_name[name])
+    if more and len(absent) == len(more):
+        store.need(stage, absent[0], dataset, scale)
+    stored = {name: some for name, some in by_name.items() if some}
+    return Selection(scale, stored, absent, lacking)
+
+
+def _unpaired(
+    stage: str, by_name: Mapping[str, Sequence[xr.Dataset]], dataset: str, scale: str
+) -> store.Missing:
+    """Return an error that names the first file without which no seed has all recipes."""
+    first, *others = by_name
+    seed = _seed(by_name[first][0])
+    name = next(n for n in others if seed not in {_seed(each) for each in by_name[n]})
+    path = store.path_of(stage, f"{dataset}-{scale}-{name}-seed{seed}")
+    return store.Missing(path, recipes.command(stage, name, scale, dataset))
 
 
 def labels_of(datasets: Sequence[xr.Dataset]) -> NDArray[np.int64]:
@@ -208,45 +238,43 @@ class Accuracy:
         return 100 * low, 100 * high
 
 
-def sweep(runs: Runs) -> tuple[dict[str, Accuracy], str]:
+def sweep(selected: Selection) -> tuple[dict[str, Accuracy], str]:
     """Return accuracies on the images and over the seeds that all students have, by recipe.
 
     The second value says which images and seeds these are.
     """
-    students = {n: each for n, each in runs.by_name.items() if n not in recipes.TEACHERS}
+    students = {n: each for n, each in selected.by_name.items() if n not in recipes.TEACHERS}
     count = min(each.sizes["sample"] for datasets in students.values() for each in datasets)
-    seeds = set.intersection(
-        *({int(each.attrs["seed"]) for each in datasets} for datasets in students.values())
-    )
+    seeds = common_seeds(students)
     if not seeds:
         raise ReproError(f"no seed has all of {', '.join(students)}: run one seed for all of them")
-    found = {}
+    accuracies = {}
     for name, datasets in students.items():
-        some = [d.isel(sample=slice(count)) for d in datasets if int(d.attrs["seed"]) in seeds]
+        some = [d.isel(sample=slice(count)) for d in datasets if _seed(d) in seeds]
         labels = labels_of(some)
-        found[name] = Accuracy(
+        accuracies[name] = Accuracy(
             100 * float(np.mean([statistics.correct(d["logits"].values, labels) for d in some])),
             100 * float(np.mean([d["robust"].values[-1] for d in some])),
             count,
         )
     plural = "s" if len(seeds) > 1 else ""
-    return found, (
-        f"{runs.setting()}; students of seed{plural} {', '.join(map(str, sorted(seeds)))}, "
+    return accuracies, (
+        f"{selected.setting()}; students of seed{plural} {', '.join(map(str, sorted(seeds)))}, "
         f"attacked on the first {count:,} test images; bars: 95 % Wilson intervals for the images, "
         "not for another training."
-        f"{_not_stored(runs.absent)}"
+        f"{_not_stored(selected.absent)}"
     )
 
 
-def pictures(artefact: str, dataset: str = "cifar10") -> NDArray[np.uint8]:
+def pictures(dataset: str = "cifar10") -> NDArray[np.uint8]:
     """Return the stored test images, the first of their part, shape (n, 3, 32, 32)."""
     path = images.stored_sheet(dataset)
-    if not files(path.relative_to(places.data()).as_posix()):
-        raise MissingDataset(f"{path} is missing; make it with 'logitdist fetch'")
+    if not path.is_file():
+        raise store.Missing(path, "logitdist fetch")
     return images.read_sheet(path)
 
 
 def evaluated_epochs(datasets: Sequence[xr.Dataset]) -> str:
     """Return the epochs whose checkpoints stand for the runs, such as ``epoch 5 or 6``."""
-    found = sorted({int(each.attrs["checkpoint_epoch"]) for each in datasets})
-    return "epoch " + " or ".join(map(str, found))
+    epochs = sorted({int(each.attrs["checkpoint_epoch"]) for each in datasets})
+    return "epoch " + " or ".join(map(str, epochs))

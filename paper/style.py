@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
+from paper import exit_code
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -70,10 +69,10 @@ def mean_and_spread(
     return values.mean(0), spread
 
 
-def title(name: str) -> str:
+def printed(name: str) -> str:
     """Return an artefact's or a data set's name as printed: ``figureB4`` is Figure B.4."""
-    printed = re.sub(r"([A-Z])(?=\d)", r"\1.", name.replace("figure", "Figure ", 1))
-    return printed.replace("cifar", "CIFAR-")
+    text = re.sub(r"([A-Z])(?=\d)", r"\1.", name.replace("figure", "Figure ", 1))
+    return text.replace("cifar", "CIFAR-")
 
 
 def panel(axes: Any, letter: str, title: str) -> None:
@@ -129,11 +128,11 @@ def save(name: str, make: Callable[[], Figure]) -> None:
 
 def main(name: str, make: Callable[[], Figure]) -> int:
     """Make and save a figure and print where; or say in one line what is missing."""
-    try:
+
+    def command() -> int:
         save(name, make)
-    except ReproError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    for suffix in (".pdf", ".png"):
-        print(places.build() / "figures" / f"{name}{suffix}")
-    return 0
+        for suffix in (".pdf", ".png"):
+            print(places.build() / "figures" / f"{name}{suffix}")
+        return 0
+
+    return exit_code(name, command)

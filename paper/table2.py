@@ -1,9 +1,10 @@
-"""Table 2: accuracies of students distilled from manipulated logits."""
+"""Table 2: accuracies of students distilled using manipulated logits, CIFAR-10."""
 
 import sys
 
 import numpy as np
 
+from logit_distributions import store
 from paper import selection, tables
 
 
@@ -11,23 +12,23 @@ def make() -> tables.Table:
     """Return the table from the stored datasets."""
     reported = tables.reported("table2")
     rows, notes = [], [tables.METHOD_NOTE]
-    for scale in selection.scales() or ["small"]:
-        measured = {name: tables.accuracies("table2", scale, name) for name in reported}
+    for runs in selection.selections("logits", list(reported)):
+        measured = {name: tables.accuracies(name, runs[name]) for name in reported}
         for name, ours in measured.items():
             paper = reported[name]
-            rows.append(tables.accuracy_row(paper["label"], paper, scale, ours))
-        notes.append(tables.scale_note(scale, measured))
+            rows.append(tables.accuracy_row(paper["label"], paper, runs.scale, ours))
+        notes.append(tables.scale_note(runs, ours))
         errors = [
             100 * log.attrs["teacher_training_error"]
-            for log in selection.select("log", "table2", scale, name="normal")
+            for log in store.need("log", "normal", scale=runs.scale)
+            if log.attrs["seed"] in ours.seeds
         ]
         notes.append(
             f"The teacher gets {tables.in_percent(np.array(errors))} % of the training images "
             "wrong (paper: 19.6 ± 0.6)."
         )
-        notes.append(_order_note(scale, measured))
-    title = "Table 2: accuracies of students distilled using manipulated logits, CIFAR-10"
-    return tables.Table("table2", title, ("student", *tables.HEADER), rows, notes)
+        notes.append(_order_note(runs.scale, measured))
+    return tables.Table("table2", ("student", *tables.HEADER), rows, notes)
 
 
 def _order_note(scale: str, measured: dict[str, tables.Accuracies]) -> str:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import statistics, store
+from logit_distributions import statistics
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper.selection import select
+from paper import exit_code, title
+from paper.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,14 @@ class Table:
     """A table of text, with notes below it."""
 
     name: str
-    title: str
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The first line of the table's script."""
+        return title(self.name)
 
     def text(self) -> str:
         """Return the table for a terminal: text to the left, numbers to the right."""
@@ -106,13 +111,12 @@ def save(name: str, make: Callable[[], Table]) -> Table:
 
 def main(name: str, make: Callable[[], Table]) -> int:
     """Make, save and print a table; or say in one line what is missing."""
-    try:
-        table = save(name, make)
-    except ReproError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    print(table.text())
-    return 0
+
+    def command() -> int:
+        print(save(name, make).text())
+        return 0
+
+    return exit_code(name, command)
 
 
 def reported(table: str) -> dict[str, dict[str, Any]]:
@@ -130,27 +134,30 @@ class Accuracies:
     adversarial: NDArray[np.float64]
     seeds: tuple[int, ...]
     samples: int
-    recipe: dict[str, Any]
     epochs: tuple[int, ...]
 
 
-def accuracies(table: str, scale: str, name: str, dataset: str = "cifar10") -> Accuracies:
-    """Return the measured accuracies of a recipe, in percent."""
-    found = select("logits", table, scale, name, dataset)
-    natural = [
-        100 * statistics.correct(each["logits"].values, each["label"].values).mean()
-        for each in found
-    ]
-    samples = {each.sizes["sample"] for each in found}
+def accuracies(name: str, datasets: Sequence[xr.Dataset]) -> Accuracies:
+    """Return the measured accuracies of a recipe's datasets, in percent.
+
+    Raises
+    ------
+    ReproError
+        If they are of different numbers of images.
+    """
+    samples = {each.sizes["sample"] for each in datasets}
     if len(samples) > 1:
         raise ReproError(f"{name}: seeds were attacked on different numbers of images {samples}")
+    natural = [
+        100 * statistics.correct(each["logits"].values, each["label"].values).mean()
+        for each in datasets
+    ]
     return Accuracies(
         natural=np.array(natural),
-        adversarial=np.array([100 * each["robust"].values[-1].mean() for each in found]),
-        seeds=tuple(int(each.attrs["seed"]) for each in found),
+        adversarial=np.array([100 * each["robust"].values[-1].mean() for each in datasets]),
+        seeds=tuple(int(each.attrs["seed"]) for each in datasets),
         samples=samples.pop(),
-        recipe=dict(store.recipe_of(found[0])),
-        epochs=tuple(int(each.attrs["checkpoint_epoch"]) for each in found),
+        epochs=tuple(int(each.attrs["checkpoint_epoch"]) for each in datasets),
     )
 
 
@@ -198,16 +205,11 @@ def accuracy_row(
     )
 
 
-def scale_note(scale: str, measured: Mapping[str, Accuracies]) -> str:
-    """Return one line on what the numbers of a scale were made from."""
-    ours = next(iter(measured.values()))
-    seeds = {label: ", ".join(map(str, each.seeds)) for label, each in measured.items()}
-    listed = "; ".join(f"{label} {numbers}" for label, numbers in seeds.items())
-    if len(set(seeds.values())) == 1:
-        listed = seeds.popitem()[1]
+def scale_note(runs: Selection, ours: Accuracies) -> str:
+    """Return one line on what the numbers of a scale were made from, one row's for all."""
     return (
-        f"Scale {scale}: ResNet-18 of width {ours.recipe['width']}, "
-        f"{ours.recipe['epochs']} epochs; seeds {listed}; {ours.samples:,} test images each."
+        f"{runs.setting()}; seeds {', '.join(map(str, ours.seeds))}; "
+        f"{ours.samples:,} test images each."
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from logit_distributions.errors import ReproError
-from paper import figureC1, figureC2, figureC3
+from paper import figureC1, figureC2, figureC3, style
 from paper.appendix_c import drawing, errata, page, surrogate, verdicts
 from paper.appendix_c.__main__ import COLUMNS, main, parse_range
 from tests import naive_appendix_c
@@ -79,8 +79,8 @@ def test_page_in_the_repository_has_every_erratum_and_claim():
 @pytest.mark.parametrize("module", [figureC1, figureC2, figureC3])
 def test_figure_is_written_twice(module, monkeypatch, tmp_path):
     monkeypatch.setenv("REPRO_BUILD", str(tmp_path))
-    assert module.main() == 0
     name = module.__name__.split(".")[-1]
+    assert style.main(name, module.make) == 0
     assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -89,5 +89,5 @@ def test_marked_thresholds():
     marks = drawing.thresholds()
     assert marks["printed g₋"] == pytest.approx(2.779, abs=5e-4)
     assert marks["flip g₊"] == pytest.approx(3.496, abs=5e-4)
-    assert f"{np.log(18):.3f}" in figureC1.CAPTION
-    assert f"{surrogate.other_threshold(10):.3f}" in figureC1.CAPTION
+    assert f"{np.log(18):.3f}" in figureC1.make().get_label()
+    assert f"{surrogate.other_threshold(10):.3f}" in figureC1.make().get_label()

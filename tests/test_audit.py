@@ -8,9 +8,10 @@ import xarray as xr
 
 import manifold_capacity as mc
 from logit_distributions import capacity, recipes, store
-from logit_distributions.capacity import Interval, Settings
+from logit_distributions.capacity import Interval
 from logit_distributions.errors import ReproError
 from logit_distributions.read.capacity import compared, row
+from logit_distributions.recipes import Manifolds
 from paper import audit
 from paper.claims import terms
 from paper.claims import verdicts as claims
@@ -84,7 +85,7 @@ def test_known_answers_are_found():
 @pytest.fixture(scope="module")
 def layer():
     points = audit.ellipsoids(8, 6, [0.5, 0.5])
-    return capacity.measure(points, Settings(n_t=50, draws=20))
+    return capacity.measure(points, Manifolds(n_t=50, draws=20))
 
 
 def test_what_is_measured_again_must_agree(layer):
@@ -163,7 +164,7 @@ def test_the_audit_prints_every_row(capsys):
 
 def test_without_capacities_the_command_that_makes_them_is_named(results, capsys):
     assert audit.main([]) == 1
-    assert "make some with 'logitdist manifolds'" in capsys.readouterr().err
+    assert "make it with 'logitdist make capacity/at --scale small'" in capsys.readouterr().err
 
 
 def test_capacities_of_other_weights_are_not_recomputed(results):

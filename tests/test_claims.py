@@ -114,7 +114,7 @@ def test_deleted_data_cannot_be_tested(copy):
         assert verdict.verdict == "cannot be tested at this scale", name
         scale = verdict.claim.scale or "small"
         assert f"cifar10-{scale}-at-seed0.nc is missing" in verdict.reason
-        assert f"'logitdist run at --scale {scale}'" in verdict.reason
+        assert f"'logitdist make logits/at --scale {scale}'" in verdict.reason
 
 
 def test_one_seed_is_too_few_for_pairs(copy):
@@ -176,7 +176,7 @@ def test_terms_of_one_number_a_seed_are_paired_by_seed():
         (0, 1): 0,
         (1, 1): 2,
     }
-    with pytest.raises(terms.MissingError, match="no seed in common"):
+    with pytest.raises(terms.Unsuitable, match="no seed in common"):
         first - Estimate({(8,): np.zeros(3)})
 
 
@@ -242,7 +242,7 @@ def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
     draws = np.random.default_rng(0)
     robust, logits = {}, {}
     for loss, offset in (("logits", 0.5), ("softmax", 1.0)):
-        for epoch in recipes.TEACHER_EPOCHS["small"]:
+        for epoch in recipes.SCALES["small"].teacher_epochs:
             recipe = recipes.recipe(f"{loss}-epoch-{epoch}")
             noise = draws.normal(0, offset, at["logits"].shape).astype(np.float32)
             made = at.assign(logits=at["logits"] + noise, adversarial_logits=at["logits"] + noise)
@@ -330,7 +330,7 @@ def test_the_command_prints_a_line_each(capsys, monkeypatch):
     assert lines[0] == "DOES NOT HOLD: 1 of 3"
     monkeypatch.delenv("COLUMNS")
     assert main(["table1-st-natural"]) == 0
-    assert "make it with 'logitdist run st --scale paper'\n" in capsys.readouterr().out
+    assert "make it with 'logitdist make logits/st --scale paper'\n" in capsys.readouterr().out
     assert main(["--details", "max-lower"]) == 0
     out = capsys.readouterr().out
     for part in ("as stated if > 0", "seeds 0, 1", "see       figure1", "abstract"):

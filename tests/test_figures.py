@@ -1,4 +1,4 @@
-"""Every figure from made-up results: drawn, described, missing, up to date."""
+"""Every figure from made-up results: drawn, described, or what is missing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logit_distributions import images, recipes, store
+from logit_distributions import images, recipes
 from logit_distributions.store import places
 from paper import __main__ as driver
-from paper import selection, style
+from paper import selection, style, title
 from tests import naive, toy_results
 
 FIGURES = [name for name in driver.names() if name.startswith("figure") and name[6] != "C"]
@@ -53,7 +53,7 @@ def test_figures_are_drawn_and_described(name, results, capsys):
     assert pixels.std() > 5
     assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     text = (folder / f"{name}.txt").read_text()
-    assert text.startswith(style.title(name) + ". ")
+    assert text.startswith(style.printed(name) + ". ")
     assert "nan" not in text
     for word in ("Scale", "seed", "images", "aper"):
         assert word in text
@@ -61,35 +61,37 @@ def test_figures_are_drawn_and_described(name, results, capsys):
 
 
 NEEDED = {
-    "figure1": ("epochs", "st", "logitdist run figure1"),
-    "figure2": ("logits", "at", "logitdist run figure2"),
-    "figure3": ("logits", "st", "logitdist run figure3"),
-    "figure4": ("logits", "normal", "logitdist run figure4"),
-    "figure5": ("capacity", "hybrid", "logitdist manifolds"),
-    "figureA6": ("logits", "logits-epoch-", "logitdist run figureA6"),
-    "figureA7": ("logits", "*-epoch-", "logitdist run figureA7"),
-    "figureA8": ("capacity", "st", "logitdist manifolds"),
-    "figureB1": ("epochs", "at", "logitdist run figureB1"),
-    "figureB2": ("logits", "at", "logitdist run figureB2"),
-    "figureB3": ("logits", "st", "logitdist run figureB3"),
-    "figureB4": ("epochs", "at", "logitdist run figure1 --dataset cifar100"),
-    "figureB5": ("logits", "at", "logitdist run figure2 --dataset cifar100"),
-    "figureB6": ("logits", "st", "logitdist run figure3 --dataset cifar100"),
+    "figure1": ("epochs", "st"),
+    "figure2": ("logits", "at"),
+    "figure3": ("logits", "st"),
+    "figure4": ("logits", "normal"),
+    "figure5": ("capacity", "hybrid"),
+    "figureA6": ("logits", "logits-epoch-"),
+    "figureA7": ("logits", "*-epoch-"),
+    "figureA8": ("capacity", "st"),
+    "figureB1": ("epochs", "at"),
+    "figureB2": ("logits", "at"),
+    "figureB3": ("logits", "st"),
+    "figureB4": ("epochs", "at"),
+    "figureB5": ("logits", "at"),
+    "figureB6": ("logits", "st"),
 }
+CIFAR100 = ("figureB4", "figureB5", "figureB6")
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_what_is_missing_is_one_line_with_file_and_command(name, own_results, capsys):
-    kind, run, command = NEEDED[name]
-    dataset = "cifar100" if "cifar100" in command else "cifar10"
-    for path in (own_results / kind).glob(f"{dataset}-*-{run}*.nc"):
+    stage, network = NEEDED[name]
+    dataset, scale = ("cifar100", "paper") if name in CIFAR100 else ("cifar10", "small")
+    for path in (own_results / stage).glob(f"{dataset}-*-{network}*.nc"):
         path.unlink()
     assert draw(name) == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1
-    assert line.startswith(f"{name}: {own_results / kind / dataset}-")
-    assert f"is missing; make it with '{command}" in line
-    assert command == "logitdist manifolds" or command.split()[2] in recipes.PLANS
+    assert line.startswith(f"{name}: {own_results / stage / dataset}-{scale}-")
+    network = {"figureA6": "logits-epoch-1", "figureA7": "logits-epoch-1"}.get(name, network)
+    option = " --dataset cifar100" if name in CIFAR100 else ""
+    assert f"is missing; make it with 'logitdist make {stage}/{network}{option} --scale" in line
 
 
 def test_missing_pictures_are_one_line(own_results, capsys):
@@ -109,40 +111,39 @@ def test_pixels_and_bytes_are_the_same_again(results, monkeypatch, tmp_path):
     assert len(made[0]) == 3
 
 
-def test_only_what_changed_is_made_again(own_results, capsys):
-    some = ["figure2", "figureB1", "table1"]
-    assert driver.main(some) == 0
-    assert "up to date" not in capsys.readouterr().out
-    assert driver.main(some) == 0
-    assert capsys.readouterr().out.count("up to date") == 3
-
-    recipe = recipes.recipe("at")
-    store.write(toy_results.epochs(recipe, 2), own_results / "epochs" / f"{recipe.run(2)}.nc")
-    (places.build() / "tables" / "table1.csv").write_text("changed by hand")
-    assert driver.main(some) == 0
-    printed = capsys.readouterr().out
-    assert "figure2: up to date" in printed
-    assert printed.count("up to date") == 1
-    assert "AT seed 2" not in (places.build() / "figures" / "figureB1.txt").read_text()
-
-
 def test_missing_data_fail_only_what_was_named(own_results, capsys):
     for path in (own_results / "epochs").iterdir():
         path.unlink()
     assert driver.main(["figureB1"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+    assert driver.main([]) == 0
     assert driver.main(["figure0"]) == 2
 
 
-def test_modules_that_a_script_needs_are_found():
-    found = {path.name for path in driver.sources("figureB5")}
-    assert {"figureB5.py", "figure2.py", "style.py", "selection.py", "statistics.py"} <= found
-    assert "figure3.py" not in found
+def test_all_are_made_by_default_and_some_by_name(results, monkeypatch, capsys):
+    monkeypatch.setattr(driver, "names", lambda: ["table1", "figure2", "figureA6"])
+    for wanted, made in (
+        ([], ["table1", "figure2", "figureA6"]),
+        (["figures"], ["figure2", "figureA6"]),
+        (["table1"], ["table1"]),
+    ):
+        assert driver.main(wanted) == 0
+        lines = capsys.readouterr().out.splitlines()
+        kinds = [name.rstrip("0123456789A") + "s" for name in made]
+        folders = [f"{places.build()}/{kind}" for kind in kinds]
+        assert lines == [f"{n}: {f}" for n, f in zip(made, folders, strict=True)]
+    assert len(list((places.build() / "tables").iterdir())) == 4
+
+
+def test_titles_are_the_first_lines_of_the_scripts():
+    assert title("figureB4") == "Figure B.4: Figure 1 for CIFAR-100"
+    for name in driver.names():
+        assert title(name).startswith(style.printed(name).replace("table", "Table ") + ": ")
 
 
 def test_a_sweep_compares_on_common_images_and_seeds(results):
     some = toy_results.STUDENTS[1:3]
-    runs = selection.runs("logits", "figure4", ["at", "normal"], optional=lambda scale: some)
+    runs = selection.select("logits", ["normal"], optional=lambda scale: some, paired=False)
     found, about = selection.sweep(runs)
     assert "seed 0, attacked on the first 90 test images" in about
     for name in ("normal", "fix-3-permute"):

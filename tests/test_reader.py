@@ -44,7 +44,7 @@ def test_reading_commands_run_without_torch():
 
 
 def test_training_without_torch_says_what_to_install(tmp_path):
-    done = _run("logit_distributions", "run", "st", "--data", str(tmp_path))
+    done = _run("logit_distributions", "make", "st", "--data", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "install the extra 'train'" in done.stderr

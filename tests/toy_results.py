@@ -83,7 +83,7 @@ def log(recipe: recipes.Recipe, seed: int) -> xr.Dataset:
 
 @functools.cache
 def _layer() -> xr.Dataset:
-    settings = capacity.Settings(n_t=40, draws=15)
+    settings = recipes.Manifolds(n_t=40, draws=15)
     return capacity.measure(audit.ellipsoids(8, 6, [0.5, 0.5]), settings)
 
 
@@ -106,7 +106,7 @@ def capacities(recipe: recipes.Recipe, seed: int) -> xr.Dataset:
     for name in ("seconds", "seconds_activations"):
         found[name] = ("layer", np.ones(len(capacity.LAYERS)))
     found["features"] = ("layer", np.full(len(capacity.LAYERS), 3000, np.int32))
-    settings = dataclasses.asdict(capacity.Settings())
+    settings = dataclasses.asdict(recipes.Manifolds())
     more = {f"manifold_{name}": value for name, value in settings.items()}
     return found.assign_attrs(
         {**attributes("capacity", recipe, seed), **more, "checkpoint_sha256": "0" * 64}

@@ -35,8 +35,8 @@ Array = NDArray[np.float64]
 Key = tuple[int, ...]
 
 
-class MissingError(ReproError):
-    """Data that a measure needs and that are not stored."""
+class Unsuitable(ReproError):
+    """Stored data that a measure cannot be taken of: other seeds, another device, few epochs."""
 
 
 @cache
@@ -150,10 +150,10 @@ def _paired(operation: np.ufunc, first: Estimate, second: Estimate | float) -> E
 
 def _common(estimates: Sequence[Estimate]) -> list[Key]:
     if not estimates:
-        raise MissingError("no run of this scale is among those compared")
+        raise Unsuitable("no run of this scale is among those compared")
     keys = [key for key in estimates[0].units if all(key in e.units for e in estimates)]
     if not keys:
-        raise MissingError("the networks compared have no seed in common; train the same seeds")
+        raise Unsuitable("the networks compared have no seed in common; train the same seeds")
     return keys
 
 
@@ -274,7 +274,7 @@ class Measures:
         def value(data: xr.Dataset) -> float:
             used = json.loads(data.attrs["training"])["device"]
             if device is not None and device.lower() not in used.lower():
-                raise MissingError(f"trained on {used}, not on a {device}")
+                raise Unsuitable(f"trained on {used}, not on a {device}")
             return float(data["seconds"].values.sum() / 3600)
 
         return self._constant("log", name, value)
@@ -524,32 +524,17 @@ class Measures:
             self._known[key] = getattr(self, name)(*arguments, **options)
         return self._known[key]
 
-    def _open(
-        self, kind: str, name: str, engine: str | None = None
-    ) -> list[tuple[int, xr.Dataset]]:
-        run = f"{self.dataset}-{self.scale}-{name}"
-        folder = kind if engine is None else f"{kind}/{engine}"
-        found = _stored(places.data() / folder, kind, run, "")
-        if not found:
-            path = store.path_of(folder, f"{run}-seed0")
-            raise _missing(path, self._command(kind, name, engine))
-        if self.limit is not None and kind == "logits":
-            found = [(seed, data.isel(sample=slice(self.limit))) for seed, data in found]
-        return found
-
-    def _command(self, kind: str, name: str, engine: str | None) -> str:
-        wanted = {"epochs": "run figureB1", "capacity": f"manifolds {name}"}.get(
-            kind, f"run {name}"
-        )
-        if engine is not None:
-            wanted = f"attack {name} --engine {engine} --limit 1000"
-        elsewhere = "" if self.dataset == "cifar10" else f" --dataset {self.dataset}"
-        return f"logitdist {wanted}{elsewhere} --scale {self.scale}"
+    def _open(self, stage: str, name: str) -> list[tuple[int, xr.Dataset]]:
+        """Return the stored datasets of a recipe, each with its seed."""
+        datasets = store.need(stage, name, self.dataset, self.scale)
+        if self.limit is not None and stage.startswith("logits"):
+            datasets = [data.isel(sample=slice(self.limit)) for data in datasets]
+        return [(int(data.attrs["seed"]), data) for data in datasets]
 
     def _each(
         self, name: str, function: Callable[[xr.Dataset], Array], engine: str | None = None
     ) -> Estimate:
-        found = self._open("logits", name, engine)
+        found = self._open("logits" if engine is None else f"logits/{engine}", name)
         images = min(data.sizes["sample"] for _, data in found)
         return Estimate({(seed,): function(data) for seed, data in found}, images)
 
@@ -574,7 +559,8 @@ class Measures:
         units: dict[Key, Array] = {(i, j): function(a, b) for (i, a), (j, b) in pairs}
         if not units:
             path = store.path_of("logits", f"{self.dataset}-{self.scale}-{first}-seed1")
-            raise _missing(path, self._command("logits", first, None))
+            command = recipes.command("logits", first, self.scale, self.dataset)
+            raise store.Missing(path, command)
         return Estimate(units, one[0][1].sizes["sample"])
 
     def _quantity(
@@ -611,40 +597,14 @@ class Measures:
         if epoch in (0, -1):
             return epoch
         if epoch not in epochs:
-            raise MissingError(
-                f"{data.attrs['run']} was trained to epoch {epochs[-1]}, not {epoch}"
-            )
+            raise Unsuitable(f"{data.attrs['run']} was trained to epoch {epochs[-1]}, not {epoch}")
         return int(epochs.index(epoch))
 
     def _pictures(self) -> NDArray[np.uint8]:
         path = images.stored_sheet(self.dataset)
         if not path.is_file():
-            raise _missing(path, "logitdist fetch")
+            raise store.Missing(path, "logitdist fetch")
         return _pictures(path)
-
-
-def _missing(path: Path, command: str) -> MissingError:
-    return MissingError(f"{_brief(path)} is missing; make it with '{command}'")
-
-
-def _brief(path: Path) -> Path:
-    """Return the path as seen from the checkout, where it is inside."""
-    return path.relative_to(places.ROOT) if path.is_relative_to(places.ROOT) else path
-
-
-@cache
-def _stored(folder: Path, kind: str, run: str, end: str) -> list[tuple[int, xr.Dataset]]:
-    """Open the datasets of a run, by seed."""
-    found = []
-    for path in folder.glob(f"{run}-seed*{end}.nc"):
-        seed = path.name.removeprefix(f"{run}-seed").removesuffix(f"{end}.nc")
-        if not seed.isdecimal():
-            continue
-        data = store.open_dataset(path, kind)
-        if not run.endswith(f"-{data.attrs['scale']}-{store.recipe_of(data)['name']}"):
-            raise ReproError(f"{path}: expected {run}, got {data.attrs['run']}; likely renamed")
-        found.append((int(seed), data))
-    return sorted(found, key=lambda pair: pair[0])
 
 
 @cache
@@ -659,7 +619,6 @@ def _measures(folder: Path, dataset: str, scale: str, limit: int | None) -> Meas
 
 def forget() -> None:
     """Forget what was read and computed: the files have changed."""
-    _stored.cache_clear()
     _measures.cache_clear()
 
 
@@ -674,8 +633,10 @@ def evaluate(formula: str, dataset: str, scale: str) -> Estimate:
 
     Raises
     ------
-    MissingError
-        If data are missing, with the file and the command that makes it.
+    Missing
+        If a dataset is not stored, with the command that makes it.
+    Unsuitable
+        If those stored are not what the formula needs.
     """
     result, sizes = _evaluate(formula, _measures(places.data(), dataset, scale, None))
     if len(sizes) > 1:

@@ -15,8 +15,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from logit_distributions import store
 from logit_distributions.errors import ReproError
-from paper.claims.terms import Estimate, MissingError, evaluate
+from paper import selection
+from paper.claims.terms import Estimate, Unsuitable, evaluate
 
 REGISTER = Path(__file__).parents[1] / "claims.toml"
 SEEDS_OF_THE_PAPER = 3
@@ -159,23 +161,29 @@ def register() -> tuple[Claim, ...]:
 def judge(claim: Claim) -> Verdict:
     """Judge a claim about networks by its measure on the stored datasets.
 
-    Data of the paper's scale are taken where there are any, else small ones; the two are
-    never mixed.
+    Data of the paper's scale are taken where there are any; of the others those of the scale
+    that readers prefer, unless a less preferred one has more seeds. Scales are never mixed.
     """
     assert claim.measure is not None
-    lines = []
-    for scale in ("paper", "small"):
+    chosen: tuple[str, Estimate] | None = None
+    reasons = []
+    for scale in selection.scales():
         try:
-            found = evaluate(claim.measure, claim.dataset, scale)
-        except MissingError as error:
-            lines.append(str(error))
+            estimate = evaluate(claim.measure, claim.dataset, scale)
+        except (store.Missing, Unsuitable) as error:
+            reasons.append(str(error))
             continue
-        if claim.scale == "paper" and scale != "paper":
-            return _verdict(claim, UNTESTABLE, f"{claim.needs}: {lines[0]}", found, scale)
-        return _decide(claim, found, scale)
+        if scale == "paper":
+            return _decide(claim, estimate, scale)
+        if chosen is None or len(estimate.seeds) > len(chosen[1].seeds):
+            chosen = scale, estimate
+    if chosen is None:
+        reason = f"{claim.needs}: {reasons[0]}" if claim.scale == "paper" else reasons[-1]
+        return Verdict(claim, UNTESTABLE, reason)
+    scale, estimate = chosen
     if claim.scale == "paper":
-        return Verdict(claim, UNTESTABLE, f"{claim.needs}: {lines[0]}")
-    return Verdict(claim, UNTESTABLE, lines[-1])
+        return _verdict(claim, UNTESTABLE, f"{claim.needs}: {reasons[0]}", estimate, scale)
+    return _decide(claim, estimate, scale)
 
 
 def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
@@ -188,7 +196,7 @@ def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
     if all(stated.holds(*each) for each in numbers):
         lacking = []
         if scale != "paper":
-            lacking.append("the data are of the small scale")
+            lacking.append(f"the data are of the {scale} scale")
         if len(found.seeds) < SEEDS_OF_THE_PAPER:
             lacking.append(f"{len(found.seeds)} of {SEEDS_OF_THE_PAPER} seeds")
         verdict: VerdictName = "holds in direction" if lacking else "holds"

@@ -11,11 +11,11 @@ import sys
 
 import numpy as np
 import pytest
+from logit_distributions.audit import ellipsoids
 from scipy.optimize import linprog, minimize, nnls
 
 import manifold_capacity as mc
 import manifold_capacity.replica
-from logit_distributions.audit import ellipsoids
 from manifold_capacity import anchors, centers, separability, simulated
 from manifold_capacity._parallel import for_each
 

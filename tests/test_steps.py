@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from logit_distributions import recipes, statistics, store
-from logit_distributions.store import places
 from paper.appendix_c import networks
 
 
@@ -18,7 +17,7 @@ def torch():
 
 
 def test_direction_is_that_of_the_cross_entropy(torch):
-    from logit_distributions.gradient_step import loss_direction
+    from logit_distributions.make.steps import loss_direction
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 10))
@@ -31,7 +30,7 @@ def test_direction_is_that_of_the_cross_entropy(torch):
 
 
 def test_direction_of_a_saturated_network(torch):
-    from logit_distributions.gradient_step import loss_direction
+    from logit_distributions.make.steps import loss_direction
 
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     with torch.no_grad():
@@ -41,7 +40,7 @@ def test_direction_of_a_saturated_network(torch):
 
 
 def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
-    from logit_distributions.gradient_step import gradient_steps
+    from logit_distributions.make.steps import gradient_steps
 
     torch.manual_seed(1)
     weights = torch.randn(10, 48)
@@ -60,12 +59,14 @@ def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
     torch.testing.assert_close(moved, reach, rtol=1e-3, atol=1e-4)
 
 
-def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
+def test_the_stage_makes_a_dataset_that_appendix_c_reads(torch, monkeypatch, tmp_path):
     pytest.importorskip("safetensors")
-    from logit_distributions.checkpoints import Checkpoint
-    from logit_distributions.network import ResNet18
-
-    from logit_distributions import gradient_step, images
+    from logit_distributions import images
+    from logit_distributions.jobs import Job
+    from logit_distributions.make import steps
+    from logit_distributions.make.checkpoint import Checkpoint
+    from logit_distributions.make.network import ResNet18
+    from logit_distributions.make.options import Machine, Options
 
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     torch.manual_seed(2)
@@ -77,37 +78,17 @@ def test_record_writes_a_valid_dataset(torch, monkeypatch, tmp_path):
         images.CIFAR10.classes,
         "0",
     )
-    monkeypatch.setattr(gradient_step.images, "load", lambda *_: test)
-    recipe = json.loads(recipes.recipe("st").to_json())
+    recipe = recipes.recipe("st")
     state = {f"model.{k}": v for k, v in ResNet18(10, 8).state_dict().items()}
-    file = places.data() / "checkpoints" / "cifar10-small-st-seed7.safetensors"
-    file.parent.mkdir()
-    Checkpoint(state, recipe, "0", 7, 1).save(file)
-    (path,) = gradient_step.record_all([], samples=20)
-    assert path == tmp_path / "theory" / "cifar10-small-st-seed7.nc"
-    assert store.validate(path) == []
-    assert store.open_dataset(path)["hard_margin"].shape == (1 + len(gradient_step.EPS), 20)
+    saved = Checkpoint(state, json.loads(recipe.to_json()), "0", 7, 1)
+    monkeypatch.setattr(steps.images, "load", lambda *_: test)
+    monkeypatch.setattr(steps.Checkpoint, "of", lambda job: saved)
+    job = Job("theory", recipe, 7)
+    made = steps.theory(job, Options(Machine("cpu")))
+    store.write(made, job.path)
+    assert job.path == tmp_path / "theory" / "cifar10-small-st-seed7.nc"
+    assert made["hard_margin"].shape == (1 + len(recipes.STEPS), 30)
     (study,) = networks.stored().steps
     assert study.recipe == "st"
-    assert study.eps == gradient_step.EPS
+    assert study.eps == recipes.STEPS
     assert all(fit.growing == 0 for fit in study.soft[:1])
-
-
-def test_no_samples_are_refused(torch, tmp_path):
-    from logit_distributions.gradient_step import record
-
-    from logit_distributions.errors import ReproError
-
-    for samples in (0, -3):
-        with pytest.raises(ReproError, match=f"expected at least 1, got {samples}"):
-            record(tmp_path / "none.safetensors", samples)
-
-
-def test_nothing_to_record(torch, monkeypatch, tmp_path):
-    from logit_distributions.gradient_step import record_all
-
-    from logit_distributions.errors import ReproError
-
-    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    with pytest.raises(ReproError, match="logitdist run table2"):
-        record_all([])
