@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 
 import manifold_capacity as mc
 import manifold_capacity.replica
+from logit_distributions import recipes
 from logit_distributions.make import capacity as manifolds
 from logit_distributions.make.checkpoint import Checkpoint
 from tests.bench.test_kernels import by_cvxopt
