@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from pyautoattack.autopgd_base import APGDAttack
 from torch import nn
 
+from logit_distributions import recipes
 from logit_distributions.errors import ReproError
 from logit_distributions.make import attack
 from logit_distributions.make.network import ResNet18, frozen
@@ -142,8 +143,8 @@ def test_apgd_gives_the_official_verdicts_from_the_same_start(victim, loss):
 @pytest.mark.parametrize("engine", ["repro", "odi", "autoattack"])
 def test_verdicts_are_consistent(victim, engine):
     model, images, labels = victim
-    quick = attack.Evaluation(engine=engine, iterations=10, restarts=2)
-    found = attack.evaluate(model, images, labels, torch.arange(len(images)), quick)
+    quick = recipes.Evaluation(engine=engine, iterations=10, restarts=2)
+    found = attack.verdicts(model, images, labels, torch.arange(len(images)), quick)
     natural = found.logits.argmax(1) == labels
     adversarial = found.adversarial_logits.argmax(1) == labels
     assert torch.equal(found.robust[-1], natural & adversarial)
@@ -154,12 +155,12 @@ def test_verdicts_are_consistent(victim, engine):
 
 def test_results_do_not_depend_on_the_batch(victim):
     model, images, labels = victim
-    quick = attack.Evaluation(iterations=20)
+    quick = recipes.Evaluation(iterations=20)
     index = torch.arange(100, 100 + len(images))
-    whole = attack.evaluate(model, images, labels, index, quick)
+    whole = attack.verdicts(model, images, labels, index, quick)
     for size in (3, 7):
         parts = [
-            attack.evaluate(
+            attack.verdicts(
                 model, images[i : i + size], labels[i : i + size], index[i : i + size], quick
             )
             for i in range(0, len(images), size)
@@ -178,8 +179,8 @@ def test_restarts_and_seeds_draw_differently(victim):
 
 def test_the_full_official_suite_runs(victim):
     model, images, labels = victim
-    full = attack.Evaluation(engine="autoattack-full")
-    found = attack.evaluate(model, images[:3], labels[:3], torch.arange(3), full)
+    full = recipes.Evaluation(engine="autoattack-full")
+    found = attack.verdicts(model, images[:3], labels[:3], torch.arange(3), full)
     assert found.robust.shape == (4, 3)
 
 
@@ -206,4 +207,4 @@ def test_odi_fools_at_least_what_random_noise_does(victim):
 )
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(ReproError, match=message):
-        dataclasses.replace(attack.Evaluation(), **change)
+        dataclasses.replace(recipes.Evaluation(), **change)

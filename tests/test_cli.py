@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import cli, images, manipulations, pipeline, recipes, store
-from logit_distributions.make import distill, history, network
-from logit_distributions.make import logits as attacked_logits
+from logit_distributions import cli, images, manipulations, plans, recipes, store
+from logit_distributions.jobs import Job, epoch_file, teachers
+from logit_distributions.make import distill, history, network, run
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store import files, places
-from logit_distributions.store.places import epoch_file
 from tests import toy
 
 
@@ -24,7 +23,7 @@ def table2(tmp_path_factory, toy_sheets):
     environment = os.environ | {
         f"REPRO_{name.upper()}": str(folder / name) for name in ("data", "cache", "build")
     }
-    command = [sys.executable, "-m", "tests.toy", "run", "table2", "--seed", "0"]
+    command = [sys.executable, "-m", "tests.toy", "make", "table2", "--seed", "0"]
     done = subprocess.run(
         [*command, "--images", str(toy_sheets), "--threads", "2"],
         env=environment, cwd=places.ROOT, capture_output=True, text=True,
@@ -44,39 +43,39 @@ def world(table2, toy_world, monkeypatch):
 
 def test_run_makes_every_dataset_of_table_2(table2, world, capsys):
     _, printed = table2
-    for name in recipes.plan("table2", "small"):
-        run = f"cifar10-small-{name}-seed0"
-        assert f"{run}: natural" in printed
-        dataset = store.open_dataset(store.path_of("logits", run), "logits")
+    for name in plans.TABLE2:
+        stem = f"cifar10-small-{name}-seed0"
+        assert f"logits/{name}, seed 0: natural" in printed
+        dataset = store.open_dataset(store.path_of("logits", stem), "logits")
         assert json.loads(dataset.attrs["recipe"])["name"] == name
         assert dataset.sizes == {"sample": 100, "class": 10, "attack": 2}
-        log = store.open_dataset(store.path_of("log", run), "log")
+        log = store.open_dataset(store.path_of("log", stem), "log")
         assert log.sizes["epoch"] == 2
     assert cli.main(["validate", str(places.data())]) == 0
     assert "12 datasets, 0 with faults" in capsys.readouterr().out
 
 
 def test_a_second_run_does_nothing(world, capsys, monkeypatch):
-    monkeypatch.setattr(attacked_logits, "attack", None)
+    monkeypatch.setattr(run, "STAGES", {})
     before = {p: p.stat().st_mtime_ns for p in world.rglob("*") if p.is_file()}
-    assert cli.main(["run", "table2", "--seed", "0"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert cli.main(["make", "table2", "--seed", "0"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 12
     assert before == {p: p.stat().st_mtime_ns for p in world.rglob("*") if p.is_file()}
 
 
-def test_students_were_held_to_the_manipulated_targets(world, toy_sheets):
-    options = pipeline.Options(images=toy_sheets)
-    student = recipes.recipe("correct-fix-1")
-    made, about = pipeline.student_targets(student, 0, options)
-    teacher = pipeline.teacher_logits("at", student, 0, options)
+def test_students_were_held_to_the_manipulated_targets(world):
+    student = Job("train", recipes.recipe("correct-fix-1"), 0, 2)
+    made, about = distill.student_targets(student)
+    (teacher,) = (store.open_dataset(need.path, "targets") for need in teachers(student))
     assert about["target_error"] == 0.0
     assert about["teacher_training_error"] > 0
     np.testing.assert_array_equal(np.sort(made, 1), np.sort(teacher["logits"].values, 1))
-    log = store.open_dataset(store.path_of("log", student.run(0)))
+    log = store.open_dataset(store.path_of("log", student.run))
     assert log.attrs["teacher_training_error"] == about["teacher_training_error"]
-    hybrid, _ = pipeline.student_targets(recipes.recipe("hybrid"), 0, options)
-    partner = pipeline.teacher_logits("st", student, 0, options)["logits"].values
-    np.testing.assert_array_equal(hybrid, manipulations.hybrid(teacher["logits"].values, partner))
+    hybrid = Job("train", recipes.recipe("hybrid"), 0, 2)
+    targets, _ = distill.student_targets(hybrid)
+    robust, standard = (store.open_dataset(n.path)["logits"].values for n in teachers(hybrid))
+    np.testing.assert_array_equal(targets, manipulations.hybrid(robust, standard))
 
 
 def test_the_teacher_is_the_epoch_of_the_best_trade_off(world):
@@ -86,23 +85,23 @@ def test_the_teacher_is_the_epoch_of_the_best_trade_off(world):
     assert "validation" in log.attrs["evaluated_because"]
 
 
-def test_targets_average_batch_statistics_and_leave_the_teacher_alone(world, toy_sheets):
-    student = recipes.recipe("normal")
-    teacher = Checkpoint.load(pipeline.stored_checkpoint("cifar10-small-at-seed0"))
-    model = distill._in_batch_mode(teacher, 10)
+def test_targets_average_batch_statistics_and_leave_the_teacher_alone(world):
+    teacher = Checkpoint.of(Job("checkpoint", recipes.recipe("at"), 0))
+    model = distill.in_batch_mode(teacher, 10)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         model(torch.rand(16, 3, 32, 32))
     after = model.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in before if "num_batches" not in n)
-    made = pipeline.teacher_logits("at", student, 0, pipeline.Options(images=toy_sheets))
+    made = store.open_dataset(Job("targets", recipes.recipe("at"), 0).path, "targets")
     assert made.attrs["passes"] == 5
     assert made["logits"].shape == (400, 10)
 
 
 def test_changed_recipes_do_not_pass_for_stored_ones(world, capsys, monkeypatch):
-    monkeypatch.setitem(recipes.SCALES["small"], "epochs", 3)
-    assert cli.main(["run", "st", "--seed", "0"]) == 1
+    longer = dataclasses.replace(recipes.SCALES["small"], epochs=3)
+    monkeypatch.setitem(recipes.SCALES, "small", longer)
+    assert cli.main(["make", "st", "--seed", "0"]) == 1
     assert "expected results of recipe" in capsys.readouterr().err
 
 
@@ -111,39 +110,42 @@ def test_without_validation_images_the_last_epoch_stands_for_the_run(
 ):
     everything = dataclasses.replace(toy.spec(), validation_per_class=0)
     monkeypatch.setitem(images.SPECS, "cifar10", everything)
-    assert cli.main(["train", "at", "--images", str(toy_sheets), "--device", "cpu"]) == 0
-    assert "epoch 2 of 2 stands for the run; training accuracy" in capsys.readouterr().out
+    arguments = ["make", "log/at", "--seed", "0", "--images", str(toy_sheets), "--device", "cpu"]
+    assert cli.main(arguments) == 0
     log = store.open_dataset(store.path_of("log", "cifar10-small-at-seed0"), "log")
     assert log.attrs["training_images"] == 10 * toy.TRAIN
     assert log.attrs["evaluated_because"].startswith("last epoch: no images are set aside")
     assert np.isnan(log["validation_accuracy"].values).all()
 
 
-def test_verification_engines_store_beside_the_main_results(world, toy_sheets, capsys):
-    arguments = ["attack", "at", "--engine", "odi", "--limit", "20", "--images", str(toy_sheets)]
-    assert cli.main(arguments) == 0
-    path = places.data() / "logits" / "odi" / "cifar10-small-at-seed0.nc"
-    found = store.open_dataset(path)
-    assert found.sizes["sample"] == 20
-    assert found["attack"].values.tolist() == ["odi"]
-    assert "of 20 images" in capsys.readouterr().out
+def test_verification_is_stored_beside_the_main_results(world, toy_sheets, capsys):
+    images = ["--seed", "0", "--images", str(toy_sheets)]
+    assert cli.main(["make", "logits/odi/at", *images]) == 0
+    dataset = store.open_dataset(store.path_of("logits/odi", "cifar10-small-at-seed0"))
+    assert dataset.sizes["sample"] == 100
+    assert dataset["attack"].values.tolist() == ["odi"]
+    assert "of 100 images" in capsys.readouterr().out
 
 
-def test_other_settings_never_pass_for_the_stored_ones(world, toy_sheets, capsys):
+def test_other_settings_go_to_a_file_of_their_own(world, toy_sheets, capsys, tmp_path):
     main = store.path_of("logits", "cifar10-small-st-seed0")
     before = main.read_bytes()
-    images = ["--images", str(toy_sheets)]
-    assert cli.main(["attack", "st", "--eps", "4/255", "--iterations", "5", *images]) == 0
-    path = places.data() / "logits" / "repro" / "cifar10-small-st-seed0.nc"
-    assert str(path) in capsys.readouterr().out
-    stored = json.loads(store.open_dataset(path).attrs["evaluation"])
-    assert (stored["eps"], stored["iterations"]) == (4 / 255, 5)
-    for other in (["--eps", "2/255", "--iterations", "5"], ["--limit", "10"]):
-        assert cli.main(["attack", "st", *other, *images]) == 1
-        printed = capsys.readouterr().err
-        assert "expected an evaluation by" in printed
-        assert len(printed.splitlines()) == 1
+    output = tmp_path / "weaker.nc"
+    arguments = ["--eps", "4/255", "--iterations", "5", "--images", str(toy_sheets), "--seed", "0"]
+    assert cli.main(["attack", "st", *arguments, "--output", str(output)]) == 0
+    assert str(output) in capsys.readouterr().out
+    settings = json.loads(store.open_dataset(output).attrs["evaluation"])
+    assert (settings["eps"], settings["iterations"]) == (4 / 255, 5)
     assert main.read_bytes() == before
+
+
+def test_other_settings_never_pass_for_the_stored_ones(world, monkeypatch, capsys):
+    weaker = dataclasses.replace(recipes.Evaluation(), iterations=5)
+    monkeypatch.setattr(recipes, "evaluation", lambda stage, recipe: weaker)
+    assert cli.main(["make", "logits/st", "--seed", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "expected an evaluation by {'engine': 'repro', " in error
+    assert len(error.splitlines()) == 1
 
 
 def test_list_and_show(world, capsys):
@@ -155,18 +157,11 @@ def test_list_and_show(world, capsys):
     assert "adversarial_logits" in printed
 
 
-def test_train_and_distill_report_the_epoch(world, toy_sheets, capsys):
-    assert cli.main(["train", "at", "--images", str(toy_sheets)]) == 0
-    assert cli.main(["distill", "normal", "--images", str(toy_sheets)]) == 0
-    printed = capsys.readouterr().out
-    assert "cifar10-small-at-seed0: epoch" in printed
-    assert "cifar10-small-normal-seed0: epoch 2 of 2" in printed
-
-
 def test_checkpoints_of_one_seed_are_stored(world):
     stored = sorted(p.name for p in (places.data() / "checkpoints").iterdir())
-    names = [f"cifar10-small-{name}-seed0.safetensors" for name in recipes.plan("table2", "small")]
+    names = [f"cifar10-small-{name}-seed0.safetensors" for name in plans.TABLE2]
     assert stored == sorted(names)
+    assert set(plans.TABLE2) <= set(recipes.SCALES["small"].published)
     st = recipes.recipe("st")
     kept = Checkpoint.load(places.data() / "checkpoints" / f"{st.run(0)}.safetensors")
     assert kept.weights_sha256 == Checkpoint.load(epoch_file(st, 0, 2)).weights_sha256
@@ -184,14 +179,16 @@ def test_fetch_verifies_a_folder(toy_world, toy_sheets, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "table9"],
-        ["run", "st", "--images", "/nowhere"],
+        ["make", "table9"],
+        ["make", "st", "--images", "/nowhere"],
         ["validate", "/nowhere"],
         ["show", "/nowhere.nc"],
         ["list", "--data", "/nowhere"],
         ["fetch", "--dataset", "mnist"],
-        ["train", "st", "--device", "cudda"],
-        ["attack", "st", "--engine", "fgsm"],
+        ["make", "st", "--device", "cudda"],
+        ["make", "nosuch/st"],
+        ["make", "logits/fgsm/st"],
+        ["make", "train/st@3"],
         ["attack", "st", "--eps", "8"],
         ["attack", "st", "--restarts", "0"],
     ],
@@ -208,17 +205,15 @@ def test_errors_are_one_line_and_exit_code_1(arguments, toy_world, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["train", "normal"],
-        ["run", "st", "--seed", "-1"],
-        ["run", "st", "--scale", "huge"],
+        ["attack", "st", "--engine", "fgsm"],
+        ["make", "st", "--seed", "-1"],
+        ["make", "st", "--scale", "huge"],
         ["attack", "st", "--eps", "8/0"],
         ["attack", "st", "--limit", "none"],
-        ["run", "st", "--threads", "0"],
+        ["make", "st", "--threads", "0"],
         ["validate", ""],
-        ["plan", "--price", "-1"],
-        ["plan", "--price", "nan"],
-        ["run", "paper", "--budget", "0s"],
-        ["run", "paper", "--budget", "soon"],
+        ["make", "paper", "--budget", "0s"],
+        ["make", "paper", "--budget", "soon"],
         [],
     ],
 )
@@ -231,14 +226,14 @@ def test_usage_errors_exit_with_2(arguments, capsys):
 
 def test_debug_shows_the_traceback(toy_world):
     with pytest.raises(Exception, match="unknown recipe"):
-        cli.main(["run", "table9", "--debug"])
+        cli.main(["make", "table9", "--debug"])
 
 
 def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, capsys, monkeypatch):
     monkeypatch.setattr(history, "EPOCH_IMAGES", 150)
-    arguments = ["run", "figure1", "--seed", "0", "--images", str(toy_sheets)]
+    arguments = ["make", "figure1", "--seed", "0", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
-    assert capsys.readouterr().out.count("logits by epoch") == 2
+    assert capsys.readouterr().out.count("epochs/") == 4
     found = store.open_dataset(store.path_of("epochs", "cifar10-small-at-seed0"), "epochs")
     other = store.open_dataset(store.path_of("epochs", "cifar10-small-st-seed0"), "epochs")
     assert found["epoch"].values.tolist() == [1, 2]
@@ -252,23 +247,11 @@ def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, ca
         np.testing.assert_array_equal(some.labels, found["label"].values[part])
         for row, epoch in enumerate((1, 2)):
             checkpoint = Checkpoint.load(epoch_file(recipes.recipe("at"), 0, epoch))
-            logits = network.natural_logits(checkpoint.model(10), some.images, "cpu")
-            ordered = np.sort(logits, 1)
+            natural = network.natural_logits(checkpoint.model(10), some.images, "cpu")
+            ordered = np.sort(natural, 1)
             for variable, column in (("largest", -1), ("second", -2)):
                 values = found[variable].values[row, part]
                 np.testing.assert_allclose(values, ordered[:, column], atol=1 / 128 + 1e-3)
                 assert (values * 64 == np.round(values * 64)).all()
-    monkeypatch.setattr(history, "by_epoch", None)
+    monkeypatch.setattr(run, "STAGES", {})
     assert cli.main(arguments) == 0
-
-
-def test_sweeps_come_after_the_tables_of_every_seed(monkeypatch, tmp_path):
-    made = []
-    monkeypatch.setattr(pipeline, "recorded", lambda r, s, o: made.append((r.name, s)) or tmp_path)
-    monkeypatch.setattr(pipeline, "recorded_by_epoch", lambda r, s, o: tmp_path)
-    monkeypatch.setattr(cli, "_print_accuracy", lambda path: None)
-    assert cli.main(["run", "figures", "--seed", "1", "2"]) == 0
-    tables = [(n, s) for s in (1, 2) for n in recipes.plan("table2", "small")]
-    assert made[: len(tables)] == tables
-    sweeps = [n for n in recipes.names("small") if n not in recipes.plan("table2", "small")]
-    assert sorted(made[len(tables) :]) == sorted((n, s) for s in (1, 2) for n in sweeps)

@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from logit_distributions import recipes
+from logit_distributions import images, recipes
 from logit_distributions.images import ImageSet
+from logit_distributions.jobs import Job, rolling_file
 from logit_distributions.make import attack, graphs, train
 from logit_distributions.make.augment import Epoch, to_float
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.options import Budget, Machine, Options
 from logit_distributions.make.precision import strict_float32
-from logit_distributions.store.places import rolling_file
+from logit_distributions.make.run import make
+from logit_distributions.recipes import Evaluation
 from tests import toy
 
 pytestmark = pytest.mark.skipif(
@@ -33,9 +37,8 @@ def _run(name, precision="bfloat16", replayed=True, **changes):
     pixels, labels = toy.arrays(100, 1)
     data = ImageSet(pixels, labels, labels, tuple("0123456789"), "")
     targets = np.random.default_rng(0).normal(size=(len(data), 10)).astype(np.float32)
-    machine = train.Machine("cuda", precision, replayed).resolve()
-    parts = {"train": data, "validation": data}
-    return train._Run(recipe, 0, machine, None, targets, parts)
+    machine = Machine("cuda", precision, replayed).resolve()
+    return train.Trainer(recipe, 0, machine, data, data, targets)
 
 
 def _steps(run, count):
@@ -90,38 +93,41 @@ def test_a_run_that_was_cut_goes_on_within_rounding(
 ):
     recipe = dataclasses.replace(recipes.recipe(name), batch_size=32, learning_rate=1e-3)
     targets = np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
-    settings = {
-        "machine": train.Machine("cuda"),
-        "images": toy_sheets,
-        "targets": targets if name == "normal" else None,
-    }
-    whole = train.train(recipe, 0, **settings)
+    targets = targets if name == "normal" else None
+
+    def trained(save_every=60.0, machine=None):
+        parts = [images.load("cifar10", part, toy_sheets) for part in ("train", "validation")]
+        trainer = train.Trainer(
+            recipe, 0, (machine or Machine("cuda")).resolve(), *parts, targets=targets
+        )
+        return trainer.run(recipe.epochs, save_every, Budget())
+
+    whole = trained()
     monkeypatch.setenv("REPRO_CACHE", str(toy_world / "second"))
-    one_step = train._Run.one_step
+    one_step = train.Trainer.one_step
 
     def killed(run, draws):
         if (run.epoch, run.step) == (1, 9):
             raise KeyboardInterrupt
         return one_step(run, draws)
 
-    monkeypatch.setattr(train._Run, "one_step", killed)
+    monkeypatch.setattr(train.Trainer, "one_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        train.train(recipe, 0, save_every=0.0, **settings)
+        trained(save_every=0.0)
     assert rolling_file(recipe, 0).exists()
-    monkeypatch.setattr(train._Run, "one_step", one_step)
-    cut = train.train(recipe, 0, **settings)
+    monkeypatch.setattr(train.Trainer, "one_step", one_step)
+    cut = trained()
     assert [e["loss"] for e in cut.log] == pytest.approx([e["loss"] for e in whole.log], rel=0.02)
 
 
 def test_verdicts_are_those_of_the_cpu(toy_world, toy_sheets):
-    recipe = recipes.recipe("at")
-    machine = train.Machine("cpu", "float32")
-    model = train.train(recipe, 0, machine=machine, images=toy_sheets).model(10)
+    options = Options(Machine("cpu", "float32"), toy_sheets)
+    model = Checkpoint.load(make(Job("train", recipes.recipe("at"), 0, 2), options)).model(10)
     pixels, labels = (torch.from_numpy(each) for each in toy.arrays(20, 2))
-    images, settings = to_float(pixels), attack.Evaluation(eps=1 / 255, iterations=30)
+    images, settings = to_float(pixels), Evaluation(eps=1 / 255, iterations=30)
     found = {}
     for device in ("cpu", "cuda"):
-        found[device] = attack.evaluate(
+        found[device] = attack.verdicts(
             model.to(device), images.to(device), labels.to(device), torch.arange(200), settings
         )
     ours, reference = found["cuda"], found["cpu"]

@@ -9,12 +9,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from logit_distributions import cli, foreign, images, profile, recipes, schedule, statistics, store
+from logit_distributions import cli, images, profile, recipes, statistics, store
 from logit_distributions.errors import ReproError
-from logit_distributions.make import distill, network
-from logit_distributions.make import logits as attacked_logits
-from logit_distributions.make.network import laid_out
-from logit_distributions.make.train import Machine
+from logit_distributions.jobs import Job
+from logit_distributions.make import run
+from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.logits import rounded
+from logit_distributions.make.network import laid_out, natural_logits, state_of
 from tests import toy
 from tests.conftest import STORED
 
@@ -68,7 +69,7 @@ def pictures(folder, form):
 def test_anybodys_network_is_measured(suffix, form, place, capsys):
     output = place / "mine.nc"
     arguments = [
-        "manifolds", "--checkpoint", weights(place, suffix), "--images", pictures(place, form),
+        "capacity", "--checkpoint", weights(place, suffix), "--images", pictures(place, form),
         "--model", "tests.test_foreign:own_network", "--exemplars", "5", "--points", "4",
         "--draws", "6", "--output", output, "--threads", "2",
     ]  # fmt: skip
@@ -95,7 +96,7 @@ def test_what_is_wrong_with_a_network_is_one_line(model, problem, place, capsys)
     more = ["--model", model] if model else []
     path = str(weights(place, ".safetensors"))
     images_of = str(pictures(place, "npz"))
-    assert cli.main(["manifolds", "--checkpoint", path, "--images", images_of, *more]) == 1
+    assert cli.main(["capacity", "--checkpoint", path, "--images", images_of, *more]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert problem in error
@@ -104,10 +105,10 @@ def test_what_is_wrong_with_a_network_is_one_line(model, problem, place, capsys)
 def test_weights_and_images_that_are_none_are_refused(place):
     (place / "no.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(ReproError, match="weights-only"):
-        foreign._state(place / "no.pt")
+        state_of(place / "no.pt")
     np.savez(place / "no.npz", images=np.zeros((2, 3, 4, 4)))
     with pytest.raises(ReproError, match="images are float64"):
-        foreign.given_images(place / "no.npz")
+        images.of_yours(place / "no.npz")
 
 
 def test_logits_of_anybodys_network_stand_beside_the_stored_ones(place, capsys):
@@ -175,41 +176,27 @@ def adopted(toy_world):
 
 
 def test_a_given_network_is_attacked_and_teaches(adopted, toy_sheets, capsys, monkeypatch):
-    arguments = ["run", "at", "normal", "hybrid", "--scale", GIVEN, "--seed", "0"]
+    arguments = ["make", "at", "normal", "hybrid", "--scale", GIVEN, "--seed", "0"]
     arguments += ["--images", str(toy_sheets)]
     assert cli.main(arguments) == 0, capsys.readouterr().err
     at, normal, hybrid = (recipes.recipe(name, GIVEN) for name in ("at", "normal", "hybrid"))
     found = store.open_dataset(store.path_of("logits", at.run(0)), "logits")
     assert (found.attrs["method"], found.attrs["scale"]) == ("given", GIVEN)
     test = images.load("cifar10", "test", toy_sheets)
-    logits = network.natural_logits(laid_out(own_network().eval()), test.images, "cpu")
-    np.testing.assert_array_equal(found["logits"].values, attacked_logits.rounded(logits))
-    own = foreign.adopted(at, 0)
-    taught = distill.targets(own, images.load("cifar10", "train", toy_sheets), 5, Machine("cpu"))
+    logits = natural_logits(laid_out(own_network().eval()), test.images, "cpu")
+    np.testing.assert_array_equal(found["logits"].values, rounded(logits))
+    taught = store.open_dataset(Job("targets", at, 0).path, "targets")
     wrong = (taught["logits"].values.argmax(1) != taught["label"].values).mean()
     for student in (normal, hybrid):
         log = store.open_dataset(store.path_of("log", student.run(0)), "log").attrs
         assert log["teacher_run"] == at.run(0)
         assert log["teacher_training_error"] == pytest.approx(wrong)
         assert store.path_of("logits", student.run(0)).exists()
-    assert store.path_of("log", recipes.recipe("st", GIVEN).run(0)).exists()  # hybrid's partner
+    assert Job("targets", recipes.recipe("st", GIVEN), 0).path.exists()  # hybrid's partner
     assert not store.path_of("log", at.run(0)).exists()
     capsys.readouterr()
-    monkeypatch.setattr(foreign, "adopted", None)  # everything is stored
+    monkeypatch.setattr(run, "STAGES", {})  # everything is stored
     assert cli.main(arguments) == 0
-
-
-def test_a_plan_with_a_given_network_trains_all_but_it(adopted, capsys):
-    jobs = schedule.with_needs(schedule.jobs(["paper"], GIVEN, seeds=[0]))
-    kinds = {job.kind for job in jobs if job.recipe.name == "at"}
-    assert kinds == {"attack", "manifolds"}
-    assert not [job for job in jobs if "epoch" in job.recipe.name]
-    assert {"st", "normal", "fix-1-permute", "hybrid"} <= {job.recipe.name for job in jobs}
-    assert all(need in jobs for job in jobs for need in job.needs)
-    paper = recipes.recipe("normal", "paper+given-mine").distillation
-    assert paper.epoch is None
-    assert cli.main(["plan", "hybrid", "--scale", GIVEN, "--seed", "0"]) == 0
-    assert "Plan hybrid, scale small+given-mine: 2 runs." in capsys.readouterr().out
 
 
 def test_a_given_network_whose_factory_has_changed_is_one_line(adopted, monkeypatch):
@@ -217,14 +204,14 @@ def test_a_given_network_whose_factory_has_changed_is_one_line(adopted, monkeypa
         globals(), "own_network", lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     )
     with pytest.raises(ReproError, match="weights do not fit"):
-        foreign.adopted(recipes.recipe("at", GIVEN), 0).model(10)
+        Checkpoint.of(Job("checkpoint", recipes.recipe("at", GIVEN), 0)).model(10)
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["run", "normal", "--scale", "small+given-other"], "no network of this name was given"),
-        (["train", "at", "--scale", GIVEN], "is given, so it is not trained"),
+        (["make", "normal", "--scale", "small+given-other"], "no network of this name was given"),
+        (["make", "log/at", "--scale", GIVEN], "is given, so it is not trained"),
         (["adopt", "mine", "--checkpoint", "{}/other.pt"], "holds other weights"),
         (["adopt", "a/b", "--checkpoint", "{}/other.pt"], "expected letters, digits"),
         (["adopt", "wide", "--checkpoint", "{}/hundred.pt"], "10 logits, got 100"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from logit_distributions import recipes
+from logit_distributions import images, recipes
 from logit_distributions.images import ImageSet
 from logit_distributions.make import graphs, train
 from logit_distributions.make.augment import Epoch
@@ -125,11 +125,9 @@ def test_a_training_step_is_a_function_of_static_tensors_and_the_state(name, cap
     if recipe.pgd is not None:
         recipe = dataclasses.replace(recipe, pgd=recipes.PGD(steps=2))
     pixels, labels = toy.arrays(10, 1)
-    given = dict.fromkeys(
-        ("train", "validation"), ImageSet(pixels, labels, labels, tuple("0123456789"), "")
-    )
+    data = ImageSet(pixels, labels, labels, tuple("0123456789"), "")
     targets = np.random.default_rng(0).normal(size=(100, 10)).astype(np.float32)
-    runs = [train._Run(recipe, 0, CPU, None, targets, given) for _ in range(2)]
+    runs = [train.Trainer(recipe, 0, CPU, data, data, targets) for _ in range(2)]
     graphed = runs[1].update = _Emulated(runs[1].plain_update, runs[1].state)
     for run in runs:
         for step in range(9):
@@ -160,7 +158,8 @@ def test_settings_of_the_gpu_are_put_back(context):
 
 
 def test_verdicts_are_computed_in_strict_float32(toy_world, toy_sheets, monkeypatch):
-    run = train._Run(recipes.recipe("at"), 0, CPU, toy_sheets, None)
+    data = images.load("cifar10", "validation", toy_sheets)
+    run = train.Trainer(recipes.recipe("at"), 0, CPU, data, data)
     seen = set()
     run.model.register_forward_pre_hook(
         lambda *_: seen.add(torch.backends.cudnn.conv.fp32_precision)

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from logit_distributions import recipes, schedule
+from logit_distributions import recipes
 from logit_distributions.errors import ReproError
+from logit_distributions.jobs import Job
 
-EVERY = [(name, scale) for scale in recipes.SCALES for name in recipes.names(scale)]
+EVERY = [(name, scale) for scale, each in recipes.SCALES.items() for name in recipes.names(each)]
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)
@@ -22,7 +23,7 @@ def test_hashes_tell_recipes_apart():
 
 
 def test_the_paper_scale_is_the_papers():
-    for name in recipes.names("paper"):
+    for name in recipes.names(recipes.SCALES["paper"]):
         recipe = recipes.recipe(name, "paper")
         assert (recipe.width, recipe.epochs, recipe.batch_size) == (64, 200, 128)
         assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.1, 0.9, 2e-4)
@@ -52,7 +53,7 @@ def test_the_recipes_of_the_medium_scale_stay(name, expected):
 
 
 def test_methods():
-    methods = {name: recipes.recipe(name).method for name in recipes.names("small")}
+    methods = {name: recipes.recipe(name).method for name in recipes.names(recipes.SCALES["small"])}
     assert methods["st"] == "standard"
     assert methods["at"] == "adversarial"
     assert {methods[n] for n in methods if n not in ("st", "at")} == {"distillation"}
@@ -74,8 +75,7 @@ def test_a_scale_can_be_varied():
     assert at.run(1) == "cifar10-small+resnet34+eps4-at-seed1"
     assert recipes.parse(json.loads(at.to_json())) == at
     assert recipes.recipe("normal", "paper+eps2").distillation.epoch == 40
-    assert recipes.recipe("at", "paper+eps8").pgd == recipes.PGD()
-    normal = schedule.Job("train", recipes.recipe("normal", "small+eps4"), 0)
+    normal = Job("train", recipes.recipe("normal", "small+eps4"), 0, 6)
     assert [need.recipe for need in normal.needs] == [recipes.recipe("at", "small+eps4")]
 
 
@@ -85,6 +85,8 @@ def test_a_scale_can_be_varied():
         "small+",
         "small+eps4+eps5",
         "small+eps0",
+        "small+eps8",
+        "small+eps4+resnet34",
         "small+a+b",
         "small+given-",
         "small+given-a+given-b",

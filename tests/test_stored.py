@@ -54,8 +54,8 @@ def test_natural_logits_are_those_of_the_stored_network(name):
 def test_the_attack_gives_the_stored_verdicts_again(name):
     dataset, data = _stored(name), first_test_images()
     assert dataset["index"].values[:1000].tolist() == list(range(1000))
-    settings = attack.Evaluation(**json.loads(dataset.attrs["evaluation"]))
-    found = attack.evaluate(
+    settings = recipes.Evaluation(**json.loads(dataset.attrs["evaluation"]))
+    found = attack.verdicts(
         _checkpoint(name).model(10),
         to_float(torch.from_numpy(data.images[:64])),
         torch.from_numpy(data.labels[:64]),
@@ -85,12 +85,12 @@ def test_logits_by_epoch_end_in_the_evaluated_ones():
 
 def test_verdicts_agree_with_the_official_implementation(capsys):
     model, data = _checkpoint("at").model(10), first_test_images()
-    found = attack.evaluate(
+    found = attack.verdicts(
         model,
         to_float(torch.from_numpy(data.images)),
         torch.from_numpy(data.labels),
         torch.arange(1000),
-        attack.Evaluation(engine="autoattack"),
+        recipes.Evaluation(engine="autoattack"),
     )
     official, ours = found.robust[-1].numpy(), _stored("at")["robust"].values[-1, :1000]
     with capsys.disabled():

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from logit_distributions import estimate, schedule
+from logit_distributions import plans
+from logit_distributions.jobs import Job, with_needs
+from logit_distributions.recipes import SCALES, recipe
 from logit_distributions.store import places
 from tests import miniature
 
@@ -32,19 +34,17 @@ def dry_run(tmp_path: Path, profile: str, *arguments: str) -> list[str]:
 
 def test_a_dry_run_lists_everything_in_the_paper_once(tmp_path):
     commands = dry_run(tmp_path, "gpus", "--config", f"data={tmp_path}")
-    jobs = schedule.with_needs(schedule.jobs([schedule.PAPER], "paper"))
+    jobs = with_needs(plans.plan([plans.PAPER], SCALES["paper"]))
     expected = [
-        f"make {job.kind} {job.recipe.name} --scale paper --dataset {job.recipe.dataset} "
+        f"make {job.words} --scale paper --dataset {job.recipe.dataset} "
         f"--seed {job.seed} --device cuda --threads 1"
         for job in jobs
     ]
-    assert sorted(
-        command.partition("-m logit_distributions ")[2] for command in commands
-    ) == sorted(expected)
+    assert sorted(each.partition("-m logit_distributions ")[2] for each in commands) == sorted(
+        expected
+    )
     assert all("logit_distributions.workflow.free_gpu" in command for command in commands)
-    trained = {job.run for job in jobs if job.kind == "train"}
-    assert len(trained) == 129
-    assert trained == {run.recipe.run(run.seed) for run in estimate.runs(jobs)}
+    assert len({job.run for job in jobs if job.kind == "train"}) == 129
 
 
 def test_what_is_stored_is_not_made_again(tmp_path, monkeypatch):
@@ -59,8 +59,9 @@ def test_what_is_stored_is_not_made_again_for_the_sake_of_others(tmp_path):
     stored.touch()
     settings = ("--config", "plan=at normal", "seeds=0", f"data={tmp_path / 'data'}")
     commands = dry_run(tmp_path, "local", *settings)
-    made = [re.search(r"make (\w+ \S+)", command)[1] for command in commands]
-    assert sorted(made) == ["attack normal", "train at", "train normal"]
+    made = {re.search(r"make (\S+)", command)[1] for command in commands}
+    normal = Job("logits", recipe("normal"), 0)
+    assert made == {"log/at", "log/normal", *(job.words for job in with_needs([normal]))}
 
 
 @pytest.mark.workflow
@@ -77,7 +78,7 @@ def test_on_a_cluster_the_scheduler_chooses_the_gpu(tmp_path):
     as_on_a_node = ("--mode", "remote", "--default-resources", "gpu=1")
     settings = ("--config", "plan=st", "seeds=0", f"data={tmp_path}")
     commands = dry_run(tmp_path, "gpus", *as_on_a_node, *settings)
-    assert len(commands) == 2
+    assert len(commands) == 4  # train, checkpoint, log, logits
     assert all("--device cuda" in command for command in commands)
     assert not any("free_gpu" in command for command in commands)
 

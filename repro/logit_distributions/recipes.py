@@ -211,8 +211,8 @@ class Scale:
             raise ReproError(f"unknown scale {text!r}: expected one of {', '.join(SCALES)}")
         change: dict[str, Any] = {}
         for part in parts:
-            if radius := re.fullmatch(r"eps([1-9]\d*)", part):
-                change["eps"] = int(radius[1])
+            if radius := re.fullmatch(r"eps(\d+)", part):
+                change["eps"] = int(radius[1]) or SCALES[name].eps
             elif teacher := re.fullmatch(rf"{GIVEN}(\w+)", part):
                 change["given"] = teacher[1]
             elif re.fullmatch(r"[a-z]\w*(:\w+)?", part):

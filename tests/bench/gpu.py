@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from logit_distributions import bench, recipes, work
+from logit_distributions import bench, recipes
 from logit_distributions.make import attack, train
 from logit_distributions.make.augment import Epoch
 from logit_distributions.make.network import ResNet18, frozen
@@ -32,8 +32,7 @@ def kernels_of_a_step(name, machine, width):
     recipe = dataclasses.replace(recipes.recipe(name), width=width)
     data = bench.random_images((WARM_UP + STEPS) * recipe.batch_size)
     targets = np.zeros((len(data), bench.CLASSES), np.float32)
-    given = dict.fromkeys(("train", "validation"), data)
-    run = train._Run(recipe, 0, machine, None, targets, given)
+    run = train.Trainer(recipe, 0, machine, data, data, targets)
     run.model.train()
     draws = Epoch(len(data), "bench", device=machine.device)
     for _ in range(WARM_UP):
@@ -55,7 +54,7 @@ def kernels_of_a_step(name, machine, width):
 
 def attack_steps(machine, width, count):
     device = torch.device(machine.device)
-    flops = count * work.ascent_flops(work.resnet18(width, bench.CLASSES))
+    flops = count * 2 * bench.forward(width).flops
     labels = torch.zeros(count, dtype=torch.int64, device=device)
     print(f"\nan attack step on {count} images, float32")
     for precision, layout, choice in itertools.product(PRECISIONS, LAYOUTS, CHOICES):

@@ -8,6 +8,7 @@ import torch
 from logit_distributions.make import attack
 from logit_distributions.make.augment import to_float
 from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.recipes import Evaluation
 from tests.conftest import STORED
 from tests.test_stored import first_test_images
 
@@ -27,12 +28,12 @@ def problem():
 @pytest.mark.benchmark(group=f"APGD-CE then APGD-DLR, {COUNT} images, 100 iterations, 1 restart")
 @pytest.mark.parametrize("engine", ["repro", "autoattack"])
 def test_two_attacks(benchmark, problem, engine):
-    settings = attack.Evaluation(engine=engine)
+    settings = Evaluation(engine=engine)
     found = benchmark.pedantic(
-        attack.evaluate, args=(*problem, settings), rounds=3, warmup_rounds=1
+        attack.verdicts, args=(*problem, settings), rounds=3, warmup_rounds=1
     )
     benchmark.extra_info["adversarial accuracy"] = found.robust[-1].float().mean().item()
-    other = attack.Evaluation(engine="repro" if engine == "autoattack" else "autoattack")
-    agree = attack.evaluate(*problem, other).robust == found.robust
+    other = Evaluation(engine="repro" if engine == "autoattack" else "autoattack")
+    agree = attack.verdicts(*problem, other).robust == found.robust
     benchmark.extra_info["verdicts that agree"] = agree.float().mean().item()
     print(f"\n{engine}: {benchmark.extra_info}")

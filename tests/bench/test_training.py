@@ -9,11 +9,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from logit_distributions import images as image_files
 from logit_distributions import recipes
+from logit_distributions.images import ImageSet
 from logit_distributions.make import train
 from logit_distributions.make.augment import Epoch
 from logit_distributions.make.network import ResNet18
+from logit_distributions.make.options import Machine
 from tests import toy
 
 STEPS = 20
@@ -57,17 +58,13 @@ def recipe():
 @pytest.mark.benchmark
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("loop", ["repro", "plain"])
-def test_standard_training(benchmark, recipe, loop, threads, monkeypatch):
+def test_standard_training(benchmark, recipe, loop, threads):
     benchmark.group = f"training at width {recipe.width}, {STEPS} steps of 128, {threads} threads"
     torch.set_num_threads(threads)
     pixels, labels = toy.arrays(300, 5)
-    monkeypatch.setattr(
-        image_files,
-        "load",
-        lambda *_: image_files.ImageSet(pixels, labels, labels, tuple("0123456789"), ""),
-    )
+    images = ImageSet(pixels, labels, labels, tuple("0123456789"), "")
     if loop == "repro":
-        run = train._Run(recipe, 0, train.Machine("cpu").resolve(), None, None)
+        run = train.Trainer(recipe, 0, Machine("cpu").resolve(), images, images)
         draws = Epoch(len(labels), "bench")
 
         def steps():

@@ -225,7 +225,7 @@ def load(weights: Path, factory: str) -> nn.Module:
     """
     model = built(factory)
     try:
-        model.load_state_dict(_state(weights))
+        model.load_state_dict(state_of(weights))
     except (RuntimeError, KeyError) as error:
         raise ReproError(
             f"{weights}: weights do not fit the network of {factory} ({brief(error)})"
@@ -268,7 +268,8 @@ def check_outputs(model: nn.Module, factory: str, classes: int) -> None:
         )
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def state_of(path: Path) -> dict[str, Tensor]:
+    """Return the state dict in a file, whatever it is wrapped in."""
     from safetensors.torch import load_file
 
     try:

@@ -97,8 +97,9 @@ def is_done(job: Job) -> bool:
 def _settings(job: Job, dataset: xr.Dataset) -> dict[str, tuple[Any, Any]]:
     """Return what a stored dataset must agree in with the job beside the recipe: wanted and got."""
     if job.kind == "logits":
-        count = job.recipe.images or images.spec_of(job.recipe.dataset).count["test"]
-        wanted = min(recipes.evaluated_images(job.stage, job.recipe) or count, count)
+        count = images.spec_of(job.recipe.dataset).count["test"]
+        asked = (recipes.evaluated_images(job.stage, job.recipe), job.recipe.images)
+        wanted = min(each or count for each in (*asked, count))
         evaluation = dataclasses.asdict(recipes.evaluation(job.stage, job.recipe))
         return {
             "an evaluation by": (evaluation, json.loads(dataset.attrs["evaluation"])),

@@ -1,0 +1,129 @@
+"""The runner: everything once, in order, by one process at a time."""
+
+import fcntl
+import os
+import subprocess
+import sys
+
+import pytest
+import xarray as xr
+
+from logit_distributions import images, recipes, store
+from logit_distributions.errors import ReproError
+from logit_distributions.jobs import Job, epoch_file
+from logit_distributions.make import run
+from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
+from logit_distributions.store import files, places
+from tests import toy
+
+
+@pytest.fixture
+def options(toy_world, toy_sheets):
+    return Options(Machine("cpu", "float32"), toy_sheets)
+
+
+def test_every_file_is_made_once_and_before_what_needs_it(options, monkeypatch):
+    made = []
+
+    def noted(kind, stage):
+        def call(job, options):
+            assert all(need.path.exists() for need in job.needs)
+            made.append(job.words)
+            return stage(job, options)
+
+        return call
+
+    stages = {kind: noted(kind, stage) for kind, stage in run.STAGES.items()}
+    monkeypatch.setattr(run, "STAGES", stages)
+    for name in ("logits", "log"):
+        run.make(Job(name, recipes.recipe("normal"), 0), options)
+    assert made == [
+        "train/at@1", "train/at@2", "checkpoint/at", "targets/at", "train/normal@2",
+        "checkpoint/normal", "logits/normal", "log/normal",
+    ]  # fmt: skip
+    monkeypatch.setattr(run, "STAGES", {})
+    for name in ("logits", "log"):
+        run.make(Job(name, recipes.recipe("normal"), 0), options)
+
+
+def test_what_exists_is_not_made_whatever_has_become_of_its_needs(options, monkeypatch):
+    job = Job("logits", recipes.recipe("st"), 0)
+    run.make(job, options)
+    for path in places.cache().rglob("*.safetensors"):
+        path.unlink()
+    monkeypatch.setattr(run, "STAGES", {})
+    assert run.make(job, options) == job.path
+
+
+def test_a_file_that_lost_its_entry_in_the_registry_gets_it_back(options):
+    job = Job("logits", recipes.recipe("st"), 0)
+    path = run.make(job, options)
+    (places.data() / store.REGISTRY).unlink()
+    assert run.is_done(job)
+    assert store.registry(path) == files.sha256(path)
+
+
+def test_a_stage_runs_under_its_lock(options, monkeypatch):
+    def stage(job, options):
+        handle = os.open(job.lock, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+        raise InterruptedError("as expected")
+
+    monkeypatch.setattr(run, "STAGES", {"train": stage})
+    with pytest.raises(InterruptedError, match="as expected"):
+        run.make(Job("train", recipes.recipe("st"), 0, 2), options)
+
+
+def test_who_waits_for_another_process_says_so_and_asks_the_budget(options, capsys):
+    job = Job("train", recipes.recipe("st"), 0, 2)
+    waiting = Options(options.machine, options.images, budget=Budget(1e-9))
+    with files.locked(job.lock), pytest.raises(OutOfTime, match="next comes train of"):
+        run.make(job, waiting)
+    assert capsys.readouterr().err == (
+        f"logitdist: waits for another process: train of {job.run}\n"
+    )
+
+
+def test_two_processes_that_want_one_student_train_each_step_once(toy_world, toy_sheets):
+    command = [
+        sys.executable, "-m", "tests.toy", "make", "normal", "--seed", "0", "--threads", "1",
+        "--images", str(toy_sheets), "--device", "cpu", "--precision", "float32",
+    ]  # fmt: skip
+    both = [
+        subprocess.Popen(
+            command, cwd=places.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    bars = [error.count("it/s") + error.count("img/s") for _, error in outputs]
+    assert bars == [0, 0]  # no terminal
+    student = recipes.recipe("normal")
+    seconds = store.open_dataset(store.path_of("log", student.run(0)))["seconds"]
+    assert seconds.sizes["epoch"] == 2
+    assert epoch_file(student, 0, 2).exists()
+    for name in ("at", "normal"):
+        stored = store.open_dataset(store.path_of("log", recipes.recipe("normal").run(0)))
+        assert isinstance(stored, xr.Dataset), name
+
+
+def test_what_is_left_of_an_attack_goes_with_its_dataset(options):
+    job = Job("logits", recipes.recipe("st"), 0)
+    run.make(job, options)
+    assert not job.partial.exists()
+
+
+def test_targets_of_other_weights_are_refused(options):
+    run.make(Job("targets", recipes.recipe("at"), 0), options)
+    teacher = Job("checkpoint", recipes.recipe("at"), 0)
+    other = Job("train", recipes.recipe("at"), 0, 1)
+    teacher.path.write_bytes(other.path.read_bytes())
+    with pytest.raises(ReproError, match="made from other weights than those of"):
+        run.make(Job("train", recipes.recipe("normal"), 0, 2), options)
+
+
+def test_the_toy_set_is_what_is_trained_on(options):
+    assert len(images.load("cifar10", "train", options.images)) == 10 * (toy.TRAIN - toy.VALIDATION)
