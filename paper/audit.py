@@ -118,7 +118,7 @@ def lines() -> Iterator[str]:
     ReproError
         If no capacities are stored.
     """
-    found = stored()
+    by_kind = stored()
     yield __doc__.splitlines()[0] if __doc__ else ""
     yield "Two capacities differ where 1 is outside the 95 % interval of their ratio."
     yield "ρ: correlation of the centres; K: dimensions removed from them; K = 0: none;"
@@ -127,7 +127,7 @@ def lines() -> Iterator[str]:
     yield "KNOWN ANSWERS (computed now; exact: many manifolds, centres in random directions)"
     yield from table(synthetic(), exact=True)
     everything: list[Row] = []
-    for kind, datasets in found.items():
+    for kind, datasets in by_kind.items():
         for dataset in datasets:
             yield ""
             yield heading(dataset, kind)
@@ -151,13 +151,13 @@ def stored() -> dict[str, list[xr.Dataset]]:
         If there is none of adversarial manifolds.
     """
     stages = {"adversarial": "capacity", "random": "capacity/random", "class": "capacity/class"}
-    found = {
+    by_kind = {
         kind: sorted(store.find(stage, dataset="*"), key=lambda data: str(data.attrs["run"]))
         for kind, stage in stages.items()
     }
-    if not found["adversarial"]:
+    if not by_kind["adversarial"]:
         store.need("capacity", "at", scale=selection.scales()[-1])
-    return found
+    return by_kind
 
 
 def _steps(some: Sequence[Row]) -> Iterator[str]:

@@ -132,7 +132,7 @@ def overlap_of_pairs(
             same.append(ranking.average_overlap(first, second).mean(0))
             permuted.append(ranking.average_overlap(first, second[order]).mean(0))
         result[name] = {"same": 100 * np.array(same), "permuted": 100 * np.array(permuted)}
-    return {name: found for name, found in result.items() if len(found["same"])}
+    return {name: kinds for name, kinds in result.items() if len(kinds["same"])}
 
 
 def overlap_curves(axes: Any, overlaps: dict[str, dict[str, NDArray[np.float64]]]) -> None:

@@ -30,16 +30,16 @@ def make() -> Figure:
     """Return the figure."""
     names = [name(k, how) for k in sorted(recipes.SWEPT_K) for how in MANIPULATIONS]
     runs = selection.select("logits", ("at", "normal"), optional=lambda scale: names, paired=False)
-    found, about = selection.sweep(runs)
+    accuracies, about = selection.sweep(runs)
     teacher = runs["at"][0]
     pictures = selection.pictures()
     image = example(teacher, len(pictures))
-    figure = style.canvas(7.2, 5.0, _text(runs, found, about, image, teacher))
+    figure = style.canvas(7.2, 5.0, _text(runs, accuracies, about, image, teacher))
     parts = figure.subfigures(2, 1, height_ratios=[1, 1.25])
     above, below = np.asarray(parts).tolist()
     _manipulations(above, teacher, pictures, image)
     axes = below.subplots()
-    _sweep(axes, found)
+    _sweep(axes, accuracies)
     style.panel(axes, "B", "robustness of students taught from k unmodified logits")
     return figure
 
@@ -84,13 +84,15 @@ def _manipulations(
     panels[1].set_ylabel("logit")
 
 
-def _sweep(axes: Any, found: dict[str, selection.Accuracy]) -> None:
-    normal = found["normal"]
+def _sweep(axes: Any, accuracies: dict[str, selection.Accuracy]) -> None:
+    normal = accuracies["normal"]
     low, high = normal.interval("adversarial")
     axes.axhspan(low, high, color="#eeeeee", zorder=0)
     axes.axhline(normal.adversarial, color="#888888", linewidth=0.8, zorder=0)
     for number, (how, (colour, marker)) in enumerate(MANIPULATIONS.items()):
-        points = {k: found[name(k, how)] for k in recipes.SWEPT_K if name(k, how) in found}
+        points = {
+            k: accuracies[name(k, how)] for k in recipes.SWEPT_K if name(k, how) in accuracies
+        }
         points[UNMODIFIED_K] = normal
         k = np.array(sorted(points))
         errorbars(
@@ -142,21 +144,21 @@ def _noise(runs: selection.Selection) -> str:
 
 def _text(
     runs: selection.Selection,
-    found: dict[str, selection.Accuracy],
+    accuracies: dict[str, selection.Accuracy],
     about: str,
     image: int,
     teacher: xr.Dataset,
 ) -> str:
-    normal = found["normal"].adversarial
+    normal = accuracies["normal"].adversarial
     paper = {1: f"{100 * 12.43 / 30.4:.0f} %", 3: "almost 80 %", 7: "at least 99 %"}
     kept = "; ".join(
         f"k = {k}: {', '.join(parts)} (paper: {said})"
         for k, said in paper.items()
         if (
             parts := [
-                f"{how} {100 * found[name(k, how)].adversarial / normal:.0f} %"
+                f"{how} {100 * accuracies[name(k, how)].adversarial / normal:.0f} %"
                 for how in MANIPULATIONS
-                if name(k, how) in found
+                if name(k, how) in accuracies
             ]
         )
     )

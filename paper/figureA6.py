@@ -31,9 +31,11 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
         "logits", ["at"], optional=lambda scale: names(scale, losses), paired=False
     )
     epochs = sorted(recipes.SCALES[runs.scale].teacher_epochs)
-    found, about = selection.sweep(runs)
+    accuracies, about = selection.sweep(runs)
     points = {
-        loss: {e: found[f"{loss}-epoch-{e}"] for e in epochs if f"{loss}-epoch-{e}" in found}
+        loss: {
+            e: accuracies[f"{loss}-epoch-{e}"] for e in epochs if f"{loss}-epoch-{e}" in accuracies
+        }
         for loss in losses
     }
     figure = style.canvas(7.2, 2.7, _text(artefact, points, about, runs))

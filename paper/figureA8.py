@@ -32,7 +32,7 @@ def make() -> Figure:
     }
     first = runs["at"][0]
     everything = [each for some in points.values() for each in some]
-    missing = [layer for layer, found in everything if not found["simulated"].known]
+    missing = [layer for layer, of in everything if not of["simulated"].known]
     without = ", ".join(dict.fromkeys(missing))
     gone = (
         f" Not shown: {len(missing)} network-layers ({without}) whose features are too few to "
@@ -43,8 +43,8 @@ def make() -> Figure:
     low = [
         f"{capacities.name(network)} {layer}"
         for network, some in points.items()
-        for layer, found in some
-        if found["simulated"].known and found["theory"].value < 0.8 * found["simulated"].value
+        for layer, of in some
+        if of["simulated"].known and of["theory"].value < 0.8 * of["simulated"].value
     ]
     if low:
         gone += f" In A more than 20 % below the identity: {', '.join(dict.fromkeys(low))}."
@@ -67,7 +67,7 @@ def make() -> Figure:
     panels = np.asarray(figure.subplots(1, 2))
     for axes, letter, (x, y, xlabel, ylabel) in zip(panels, "AB", PAIRS, strict=True):
         for network, some in points.items():
-            _scatter(axes, [found for _, found in some if found[x].known], x, y, network)
+            _scatter(axes, [of for _, of in some if of[x].known], x, y, network)
         slope, intercept, *_ = fits[x]
         shown = [f[each].value for _, f in everything if f[x].known for each in (x, y)]
         ends = np.array([0.85 * min(shown), 1.1 * max(shown)])
@@ -81,15 +81,15 @@ def make() -> Figure:
 
 
 def _scatter(
-    axes: Any, found: list[dict[str, capacity.Interval]], x: str, y: str, network: str
+    axes: Any, estimates: list[dict[str, capacity.Interval]], x: str, y: str, network: str
 ) -> None:
     def bars(name: str) -> NDArray[np.float64]:
         return np.array(
-            [[f[name].value - f[name].low, f[name].high - f[name].value] for f in found]
+            [[f[name].value - f[name].low, f[name].high - f[name].value] for f in estimates]
         ).T
 
     axes.errorbar(
-        [f[x].value for f in found], [f[y].value for f in found], bars(y), bars(x),
+        [f[x].value for f in estimates], [f[y].value for f in estimates], bars(y), bars(x),
         fmt="o" if network in capacity.ROBUST else "s", color=capacities.COLOURS[network],
         markersize=4, elinewidth=0.7, alpha=0.8, label=capacities.name(network),
     )  # fmt: skip

@@ -36,8 +36,9 @@ def make() -> Figure:
     for row, seed in enumerate(seeds):
         style.tile(axes, sheet[seed], 0, 1.1 * row)
         for name, x in begins.items():
-            found = ranking.nearest(_logits(runs[name][0], pool), np.array([seed]), COUNT)[0]
-            for column, neighbour in enumerate(found):
+            logits = _logits(runs[name][0], pool)
+            (neighbours,) = ranking.nearest(logits, np.array([seed]), COUNT)
+            for column, neighbour in enumerate(neighbours):
                 other = labels[neighbour] != labels[seed]
                 style.tile(axes, sheet[neighbour], x + 1.1 * column, 1.1 * row, framed=other)
     axes.text(0, 0.12, "seed", va="bottom")

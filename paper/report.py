@@ -133,18 +133,18 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def strip(found: claims.Verdict) -> Markup:
+def strip(verdict: claims.Verdict) -> Markup:
     """Return a verdict's number on a line: rule shaded, interval, every seed; as SVG."""
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
+    assert verdict.value is not None
+    assert verdict.low is not None
+    assert verdict.high is not None
     windows = {
         name: claims.Window.parse(text)
-        for name, text in (("direction", found.claim.direction), ("stated", found.claim.stated))
+        for name, text in (("direction", verdict.claim.direction), ("stated", verdict.claim.stated))
         if text
     }
     bounds = [b for w in windows.values() for b in (w.low, w.high) if np.isfinite(b)]
-    marks = [*bounds, *found.each, found.low, found.high]
+    marks = [*bounds, *verdict.each, verdict.low, verdict.high]
     if not np.isfinite(marks).all():
         return Markup("")
     margin = 0.12 * ((max(marks) - min(marks)) or 1)
@@ -159,9 +159,11 @@ def strip(found: claims.Verdict) -> Markup:
     ]
     parts += [f'<line class="bound" x1="{x(b)}" x2="{x(b)}" y1="2" y2="20"/>' for b in set(bounds)]
     parts += ['<line class="axis" x1="0" x2="260" y1="11" y2="11"/>']
-    parts += [f'<line class="seed" x1="{x(v)}" x2="{x(v)}" y1="6" y2="16"/>' for v in found.each]
-    parts += [f'<line class="interval" x1="{x(found.low)}" x2="{x(found.high)}" y1="11" y2="11"/>']
-    parts += [f'<circle class="mean" cx="{x(found.value)}" cy="11" r="3.2"/>']
+    parts += [f'<line class="seed" x1="{x(v)}" x2="{x(v)}" y1="6" y2="16"/>' for v in verdict.each]
+    parts += [
+        f'<line class="interval" x1="{x(verdict.low)}" x2="{x(verdict.high)}" y1="11" y2="11"/>'
+    ]
+    parts += [f'<circle class="mean" cx="{x(verdict.value)}" cy="11" r="3.2"/>']
     return Markup(
         f'<svg class="strip" viewBox="0 0 260 22" preserveAspectRatio="none" aria-hidden="true">'
         f"{''.join(parts)}</svg>"
@@ -189,11 +191,11 @@ def explorer() -> dict[str, Any]:
     }
     bins = {
         name: {
-            "low": float(np.floor(min(v.min() for v in found))),
-            "high": float(np.ceil(max(v.max() for v in found))),
+            "low": float(np.floor(min(v.min() for v in each))),
+            "high": float(np.ceil(max(v.max() for v in each))),
             "number": BINS,
         }
-        for name, found in values.items()
+        for name, each in values.items()
     }
     for i, each in enumerate(datasets):
         if not np.array_equal(each["index"].values[:count], np.arange(count)):

@@ -59,9 +59,9 @@ def audit(arguments: argparse.Namespace) -> int:
     from paper.appendix_c.errata import errata, run_proofs
     from paper.appendix_c.verdicts import verdicts
 
-    found, studies = errata(), networks.stored()
+    formulas, studies = errata(), networks.stored()
     print("ERRATA (printed residual, corrected residual)")
-    for erratum in found:
+    for erratum in formulas:
         mark = "" if erratum.stands else "  NOT BORNE OUT"
         print(f"\n{erratum.place}: {erratum.printed}{mark}")
         print(f"    {erratum.residual:.3g}, {erratum.corrected:.2g}  ({erratum.measure})")
@@ -78,12 +78,12 @@ def audit(arguments: argparse.Namespace) -> int:
     for name, result in outcome.items():
         print(f"{name:24}{result}")
     proved = sum(result == "proved" for result in outcome.values())
-    standing = sum(erratum.stands for erratum in found)
+    standing = sum(erratum.stands for erratum in formulas)
     print(
         f"\n{proved} of {len(outcome)} proofs ran and hold; "
-        f"{standing} of {len(found)} errata borne out"
+        f"{standing} of {len(formulas)} errata borne out"
     )
-    return 0 if proved == len(outcome) and standing == len(found) else 1
+    return 0 if proved == len(outcome) and standing == len(formulas) else 1
 
 
 def _indented(text: str) -> str:

@@ -194,13 +194,13 @@ class StepStudy:
 def study_steps(data: xr.Dataset) -> StepStudy:
     """Return what a dataset of gradient steps says."""
     names = ("hard_margin", "soft_margin", "mean_margin")
-    found = {name: data[name].values for name in names}
+    margins_of = {name: data[name].values for name in names}
     eps = data["eps"].values
-    gap = found["hard_margin"][0].astype(np.float64)
+    gap = margins_of["hard_margin"][0].astype(np.float64)
     correct = gap > 0
 
     def fits(name: str) -> tuple[Fit, ...]:
-        values = found[name].astype(np.float64)[:, correct]
+        values = margins_of[name].astype(np.float64)[:, correct]
         return tuple(fit_change(gap[correct], after - values[0]) for after in values[1:])
 
     return StepStudy(

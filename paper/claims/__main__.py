@@ -54,48 +54,48 @@ def _surprise(verdict: Verdict) -> tuple[Any, ...]:
     return VERDICTS.index(verdict.verdict), not noteworthy, -verdict.clearness
 
 
-def plain(found: Verdict) -> dict[str, Any]:
+def plain(verdict: Verdict) -> dict[str, Any]:
     """Return a verdict as plain data, for JSON."""
-    entry = asdict(found)
+    entry = asdict(verdict)
     claim = entry.pop("claim")
-    return {**{k: v for k, v in claim.items() if v not in (None, "")}, "rule": found.claim.rule} | {
-        key: value for key, value in entry.items() if value not in (None, "", ())
-    }
+    stated = {key: value for key, value in claim.items() if value not in (None, "")}
+    judged = {key: value for key, value in entry.items() if value not in (None, "", ())}
+    return stated | {"rule": verdict.claim.rule} | judged
 
 
-def lines(found: Sequence[Verdict], details: bool = False, width: int = 0) -> Iterator[str]:
+def lines(judged: Sequence[Verdict], details: bool = False, width: int = 0) -> Iterator[str]:
     """Yield the verdicts, grouped, one line each, cut to `width` unless 0; more with `details`."""
-    for verdict in VERDICTS:
-        group = [each for each in found if each.verdict == verdict]
+    for name in VERDICTS:
+        group = [verdict for verdict in judged if verdict.verdict == name]
         if not group:
             continue
-        yield f"{verdict.upper()}: {len(group)} of {len(found)}"
-        for each in group:
-            text = f"“{each.claim.quotation}”"
-            if verdict == UNTESTABLE:
-                text = each.reason
-            elif each.short:
-                text = f"[{each.reason}] {text}"
-            line = f"  {each.claim.id:32s} {measured(each):36s} {text}"
+        yield f"{name.upper()}: {len(group)} of {len(judged)}"
+        for verdict in group:
+            text = f"“{verdict.claim.quotation}”"
+            if name == UNTESTABLE:
+                text = verdict.reason
+            elif verdict.short:
+                text = f"[{verdict.reason}] {text}"
+            line = f"  {verdict.claim.id:32s} {measured(verdict):36s} {text}"
             cut = width and not details and len(line) > width
             yield line[: width - 1] + "…" if cut else line
             if details:
-                yield from _details(each)
+                yield from _details(verdict)
         yield ""
 
 
-def _details(found: Verdict) -> Iterator[str]:
-    claim = found.claim
+def _details(verdict: Verdict) -> Iterator[str]:
+    claim = verdict.claim
     yield f"      paper     {claim.place}: “{claim.quotation}”"
     yield f"      measured  {claim.statistic}"
     if claim.measure:
         yield f"                {claim.measure}"
     yield f"      rule      {claim.rule}"
-    if found.reason and found.verdict != UNTESTABLE:
-        yield f"      verdict   {found.verdict}: {found.reason}"
-    if found.each:
-        values = ", ".join(map(number, found.each))
-        yield f"      each      {values}  ({basis(found)})"
+    if verdict.reason and verdict.verdict != UNTESTABLE:
+        yield f"      verdict   {verdict.verdict}: {verdict.reason}"
+    if verdict.each:
+        values = ", ".join(map(number, verdict.each))
+        yield f"      each      {values}  ({basis(verdict)})"
     yield f"      see       {claim.artefact}"
 
 
@@ -112,12 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print(parsed: argparse.Namespace) -> int:
-    found = verdicts(parsed.ids)
+    judged = verdicts(parsed.ids)
     if parsed.json:
-        print(json.dumps([plain(each) for each in found], indent=2, ensure_ascii=False))
+        print(json.dumps([plain(each) for each in judged], indent=2, ensure_ascii=False))
         return 0
     width = shutil.get_terminal_size((0, 0)).columns  # 0: no terminal, lines of any length
-    print("\n".join(lines(found, parsed.details, width)))
+    print("\n".join(lines(judged, parsed.details, width)))
     return 0
 
 

@@ -109,7 +109,7 @@ class Estimate:
     @property
     def values(self) -> dict[Key, float]:
         """The number of each seed or pair."""
-        return {key: float(found[0]) for key, found in self.units.items()}
+        return {key: float(draws[0]) for key, draws in self.units.items()}
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -161,9 +161,11 @@ def _over(function: Callable[[Array], Array]) -> Callable[[Iterable[Estimate]], 
     """Return a function of several estimates from one along the first axis of an array."""
 
     def combined(estimates: Iterable[Estimate]) -> Estimate:
-        found = list(estimates)
-        units = {key: function(np.stack([e.units[key] for e in found])) for key in _common(found)}
-        return Estimate(units, max(e.images for e in found))
+        several = list(estimates)
+        units = {
+            key: function(np.stack([e.units[key] for e in several])) for key in _common(several)
+        }
+        return Estimate(units, max(e.images for e in several))
 
     return combined
 
@@ -300,8 +302,8 @@ class Measures:
     def first_bin(self, width: float, quantity: str, name: str) -> Estimate:
         """Return the percentage in the bin at zero minus that in the fullest other one."""
 
-        def values(found: NDArray[Any]) -> Array:
-            bins = np.minimum(found // width, 99).astype(int)
+        def values(numbers: NDArray[Any]) -> Array:
+            bins = np.minimum(numbers // width, 99).astype(int)
             shares = 100 * resampled(np.eye(100)[bins])
             return np.asarray(shares[:, 0] - shares[:, 1:].max(1))
 
@@ -349,8 +351,8 @@ class Measures:
 
     def overlap(self, k: int, first: str, second: str, permuted: bool = False) -> Estimate:
         """Return AO@k of two networks on the same images, or on others of the same class."""
-        found = self._overlaps(first, second, permuted)
-        return Estimate({key: v[:, k - 1] for key, v in found.units.items()}, found.images)
+        overlaps = self._overlaps(first, second, permuted)
+        return Estimate({key: v[:, k - 1] for key, v in overlaps.units.items()}, overlaps.images)
 
     def _overlaps(self, first: str, second: str, permuted: bool) -> Estimate:
         def values(one: xr.Dataset, other: xr.Dataset) -> Array:
@@ -417,8 +419,8 @@ class Measures:
         if run not in self._known:
             logits = data["logits"].values[:count]
             self._known[run] = ranking.nearest(logits, np.arange(count), NEIGHBOURS)
-        found: NDArray[np.intp] = self._known[run]
-        return found
+        near: NDArray[np.intp] = self._known[run]
+        return near
 
     # Students and teachers
 
@@ -509,9 +511,9 @@ class Measures:
         return self._manifolds(name, values)
 
     def _manifolds(self, name: str, function: Callable[[xr.Dataset], Array]) -> Estimate:
-        found = self._open("capacity", name)
-        exemplars = min(data.sizes["manifold"] for _, data in found)
-        return Estimate({(seed,): function(data) for seed, data in found}, exemplars)
+        networks = self._open("capacity", name)
+        exemplars = min(data.sizes["manifold"] for _, data in networks)
+        return Estimate({(seed,): function(data) for seed, data in networks}, exemplars)
 
     # How the terms reach the data
 
@@ -534,9 +536,9 @@ class Measures:
     def _each(
         self, name: str, function: Callable[[xr.Dataset], Array], engine: str | None = None
     ) -> Estimate:
-        found = self._open("logits" if engine is None else f"logits/{engine}", name)
-        images = min(data.sizes["sample"] for _, data in found)
-        return Estimate({(seed,): function(data) for seed, data in found}, images)
+        networks = self._open("logits" if engine is None else f"logits/{engine}", name)
+        images = min(data.sizes["sample"] for _, data in networks)
+        return Estimate({(seed,): function(data) for seed, data in networks}, images)
 
     def _share(
         self,
@@ -544,12 +546,12 @@ class Measures:
         function: Callable[[xr.Dataset], NDArray[np.bool_]],
         engine: str | None = None,
     ) -> Estimate:
-        found = self._each(name, lambda data: 100 * resampled(function(data)), engine)
-        return Estimate(found.units, found.images, share=True)
+        share = self._each(name, lambda data: 100 * resampled(function(data)), engine)
+        return Estimate(share.units, share.images, share=True)
 
     def _constant(self, kind: str, name: str, function: Callable[[xr.Dataset], float]) -> Estimate:
-        found = self._open(kind, name)
-        return Estimate({(s,): np.full(1 + RESAMPLES, function(data)) for s, data in found})
+        networks = self._open(kind, name)
+        return Estimate({(s,): np.full(1 + RESAMPLES, function(data)) for s, data in networks})
 
     def _pairs(
         self, first: str, second: str, function: Callable[[xr.Dataset, xr.Dataset], Array]
@@ -649,10 +651,10 @@ def _evaluate(formula: str, terms: Measures) -> tuple[Estimate, set[int]]:
 
     def noted(name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            found = terms.term(name, *arguments, **options)
-            if isinstance(found, Estimate) and found.images:
-                sizes.add(found.images)
-            return found
+            value = terms.term(name, *arguments, **options)
+            if isinstance(value, Estimate) and value.images:
+                sizes.add(value.images)
+            return value
 
         return call
 
@@ -666,9 +668,9 @@ def _evaluate(formula: str, terms: Measures) -> tuple[Estimate, set[int]]:
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Array:
     """Return a part of the images as a percentage of others, resampled."""
-    found = resampled(np.stack([part, whole], 1))
+    means = resampled(np.stack([part, whole], 1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(100 * found[:, 0] / found[:, 1])
+        return np.asarray(100 * means[:, 0] / means[:, 1])
 
 
 def _medians(values: NDArray[Any]) -> Array:

@@ -48,12 +48,12 @@ class Window:
             If the text is none.
         """
         number = r"(-?\d+(?:\.\d+)?)"
-        if found := re.fullmatch(f"> {number}", text):
-            return cls(float(found[1]), np.inf)
-        if found := re.fullmatch(f"< {number}", text):
-            return cls(-np.inf, float(found[1]))
-        if found := re.fullmatch(f"{number} to {number}", text):
-            return cls(float(found[1]), float(found[2]))
+        if match := re.fullmatch(f"> {number}", text):
+            return cls(float(match[1]), np.inf)
+        if match := re.fullmatch(f"< {number}", text):
+            return cls(-np.inf, float(match[1]))
+        if match := re.fullmatch(f"{number} to {number}", text):
+            return cls(float(match[1]), float(match[2]))
         raise ReproError(f"expected '> a', '< b' or 'a to b', got {text!r}")
 
     def holds(self, low: float, high: float) -> bool:
@@ -186,29 +186,30 @@ def judge(claim: Claim) -> Verdict:
     return _decide(claim, estimate, scale)
 
 
-def _decide(claim: Claim, found: Estimate, scale: str) -> Verdict:
+def _decide(claim: Claim, estimate: Estimate, scale: str) -> Verdict:
     stated = Window.parse(claim.stated)
     direction = Window.parse(claim.direction or claim.stated)
-    if not np.isfinite([found.mean, *found.interval]).all():
-        return _verdict(claim, UNTESTABLE, "undecided: the measure is not a number", found, scale)
-    low, high = found.interval
-    numbers = [(value, value) for value in found.values.values()] + [(low, high)]
+    if not np.isfinite([estimate.mean, *estimate.interval]).all():
+        reason = "undecided: the measure is not a number"
+        return _verdict(claim, UNTESTABLE, reason, estimate, scale)
+    low, high = estimate.interval
+    numbers = [(value, value) for value in estimate.values.values()] + [(low, high)]
     if all(stated.holds(*each) for each in numbers):
         lacking = []
         if scale != "paper":
             lacking.append(f"the data are of the {scale} scale")
-        if len(found.seeds) < SEEDS_OF_THE_PAPER:
-            lacking.append(f"{len(found.seeds)} of {SEEDS_OF_THE_PAPER} seeds")
+        if len(estimate.seeds) < SEEDS_OF_THE_PAPER:
+            lacking.append(f"{len(estimate.seeds)} of {SEEDS_OF_THE_PAPER} seeds")
         verdict: VerdictName = "holds in direction" if lacking else "holds"
-        return _verdict(claim, verdict, "as stated" + _but(lacking), found, scale, stated)
+        return _verdict(claim, verdict, "as stated" + _but(lacking), estimate, scale, stated)
     if all(direction.holds(*each) for each in numbers):
         reason = f"weaker than stated: {claim.stated}"
-        return _verdict(claim, "holds in direction", reason, found, scale, stated)
+        return _verdict(claim, "holds in direction", reason, estimate, scale, stated)
     if all(direction.excludes(*each) for each in numbers):
         reason = f"not {claim.direction or claim.stated}, at the {scale} scale"
-        return _verdict(claim, "does not hold", reason, found, scale, direction)
+        return _verdict(claim, "does not hold", reason, estimate, scale, direction)
     reason = f"undecided: seeds or interval on both sides of {claim.direction or claim.stated}"
-    return _verdict(claim, UNTESTABLE, reason, found, scale)
+    return _verdict(claim, UNTESTABLE, reason, estimate, scale)
 
 
 def _but(lacking: Sequence[str]) -> str:
@@ -219,35 +220,35 @@ def _verdict(
     claim: Claim,
     verdict: VerdictName,
     reason: str,
-    found: Estimate,
+    estimate: Estimate,
     scale: str,
     window: Window | None = None,
 ) -> Verdict:
-    low, high = found.interval
+    low, high = estimate.interval
     clearness = 0.0
     if window is not None:
         half = max((high - low) / 2, 1e-9)
-        clearness = window.distance(found.mean) / half
+        clearness = window.distance(estimate.mean) / half
     return Verdict(
         claim,
         verdict,
         reason,
-        found.mean,
+        estimate.mean,
         low,
         high,
-        tuple(found.values.values()),
+        tuple(estimate.values.values()),
         scale,
-        found.seeds,
-        found.images,
+        estimate.seeds,
+        estimate.images,
         clearness,
     )
 
 
-def basis(found: Verdict) -> str:
+def basis(verdict: Verdict) -> str:
     """Return the data behind a verdict in words: scale, seeds, images."""
-    seeds = f"seed{'s' * (len(found.seeds) > 1)} {', '.join(map(str, found.seeds))}"
-    parts = [f"scale {found.scale}", seeds] if found.seeds else [f"scale {found.scale}"]
-    return "; ".join(parts + ([f"{found.images:,} images"] if found.images else []))
+    seeds = f"seed{'s' * (len(verdict.seeds) > 1)} {', '.join(map(str, verdict.seeds))}"
+    parts = [f"scale {verdict.scale}", seeds] if verdict.seeds else [f"scale {verdict.scale}"]
+    return "; ".join(parts + ([f"{verdict.images:,} images"] if verdict.images else []))
 
 
 def number(value: float) -> str:
@@ -256,9 +257,9 @@ def number(value: float) -> str:
     return f"{value:.{digits}g}".replace("e-0", "e-")
 
 
-def measured(found: Verdict) -> str:
+def measured(verdict: Verdict) -> str:
     """Return the value with its interval and unit, or nothing."""
-    if found.value is None or found.low is None or found.high is None:
+    if verdict.value is None or verdict.low is None or verdict.high is None:
         return ""
-    unit = f" {found.claim.unit}" if found.claim.unit else ""
-    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]{unit}"
+    unit = f" {verdict.claim.unit}" if verdict.claim.unit else ""
+    return f"{number(verdict.value)} [{number(verdict.low)}, {number(verdict.high)}]{unit}"
