@@ -15,11 +15,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import capacity, store
-from logit_distributions.capacity import SIMULATED_LAYERS, estimates
+from logit_distributions import store
 from logit_distributions.errors import ReproError, not_installed
 from logit_distributions.jobs import Job
-from logit_distributions.read.capacity import Row, heading, row, rows, table
+from logit_distributions.read import capacity
+from logit_distributions.read.capacity import (
+    SIMULATED_LAYERS,
+    Row,
+    estimates,
+    heading,
+    row,
+    rows,
+    table,
+)
 from logit_distributions.recipes import Manifolds, recipe
 from paper import exit_code, selection
 

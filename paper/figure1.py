@@ -12,7 +12,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import recipes, statistics
+from logit_distributions import recipes
+from logit_distributions.read import distribution
 from paper import selection, style
 
 ROW = 0.62
@@ -38,7 +39,7 @@ class Evolution:
         """Return mean and skewness after an epoch, averaged over seeds."""
         return (
             float(np.mean([values[row].mean() for values in self.values])),
-            float(np.mean([statistics.skewness(values[row]) for values in self.values])),
+            float(np.mean([distribution.skewness(values[row]) for values in self.values])),
         )
 
     def summary(self, name: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import recipes, statistics
+from logit_distributions import recipes
+from logit_distributions.read import distribution
 from paper import selection, style
 
 FEWEST = 20
@@ -23,7 +24,7 @@ def make(artefact: str = "figure2", dataset: str = "cifar10") -> Figure:
     """Return the figure; figure B.5 is the same for CIFAR-100."""
     runs = selection.select("logits", recipes.TEACHERS, dataset)
     gaps = {
-        name: [statistics.logit_gap(each["logits"].values) for each in runs[name]]
+        name: [distribution.logit_gap(each["logits"].values) for each in runs[name]]
         for name in ("st", "at")
     }
     robust = {name: [each["robust"].values[-1] for each in runs[name]] for name in gaps}
@@ -48,7 +49,7 @@ def accuracy(
     gaps: NDArray[np.floating], hits: NDArray[np.bool_], edges: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Return accuracy by bin of gaps in percent, NaN where the bin holds too few images."""
-    share, counts = statistics.accuracy_by_gap(gaps, hits, edges)
+    share, counts = distribution.accuracy_by_gap(gaps, hits, edges)
     return np.where(counts >= FEWEST, 100 * share, np.nan)
 
 

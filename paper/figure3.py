@@ -11,7 +11,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import recipes, statistics
+from logit_distributions import recipes
+from logit_distributions.read import distribution, ranking
 from paper import selection, style
 
 CLASS = "frog"
@@ -23,15 +24,15 @@ def make() -> Figure:
     runs = selection.select("logits", recipes.TEACHERS)
     everyone = runs["st"] + runs["at"]
     labels = selection.labels_of(everyone)
-    confidence = np.array([statistics.log_confidence(each["logits"].values) for each in everyone])
-    matrix = 100 * statistics.disagreement_matrix(confidence, labels)
+    confidence = np.array([distribution.log_confidence(each["logits"].values) for each in everyone])
+    matrix = 100 * ranking.disagreement_matrix(confidence, labels)
     names = [selection.label(name) for name in ("st", "at") for _ in runs[name]]
     seeds = [int(each.attrs["seed"]) for each in everyone]
     errors = {name: _errors(runs[name], labels) for name in ("st", "at")}
     overlaps = overlap_of_pairs(runs, labels)
     frog = list(everyone[0]["class"].values).index(CLASS)
     ranks = [
-        statistics.relative_ranks(confidence[row][labels == frog]) for row in (0, len(runs["st"]))
+        distribution.relative_ranks(confidence[row][labels == frog]) for row in (0, len(runs["st"]))
     ]
     far = 100 * float(np.mean(np.abs(ranks[0] - ranks[1]) > 0.5))
     text = _text(runs, matrix, names, far, errors, overlaps)
@@ -87,11 +88,11 @@ def _errors(
     natural, adversarial = [], []
     for each in datasets:
         logits = each["logits"].values
-        means = statistics.mean_correct_logits(logits, labels)
-        hits = statistics.correct(logits, labels)
+        means = ranking.mean_correct_logits(logits, labels)
+        hits = distribution.is_correct(logits, labels)
         attacked = np.where(hits, each["adversarial_logits"].values.argmax(1), labels)
-        natural.append(100 * statistics.errors_by_rank(means, labels, logits.argmax(1)))
-        adversarial.append(100 * statistics.errors_by_rank(means, labels, attacked))
+        natural.append(100 * ranking.errors_by_rank(means, labels, logits.argmax(1)))
+        adversarial.append(100 * ranking.errors_by_rank(means, labels, attacked))
     return {"natural": np.array(natural), "adversarial": np.array(adversarial)}
 
 
@@ -127,9 +128,9 @@ def overlap_of_pairs(
     for name, both in pairs.items():
         same, permuted = [], []
         for number, (first, second) in enumerate(both):
-            order = statistics.permuted_within(labels, number)
-            same.append(statistics.average_overlap(first, second).mean(0))
-            permuted.append(statistics.average_overlap(first, second[order]).mean(0))
+            order = ranking.permuted_within(labels, number)
+            same.append(ranking.average_overlap(first, second).mean(0))
+            permuted.append(ranking.average_overlap(first, second[order]).mean(0))
         result[name] = {"same": 100 * np.array(same), "permuted": 100 * np.array(permuted)}
     return {name: kinds for name, kinds in result.items() if len(kinds["same"])}
 

@@ -10,7 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from logit_distributions import manipulations, recipes, statistics
+from logit_distributions import manipulations, recipes
+from logit_distributions.read import distribution
 from paper import selection, style
 
 SHOWN_K = 3
@@ -47,7 +48,7 @@ def example(teacher: xr.Dataset, count: int) -> int:
     """Return the first image of `SHOWN_CLASS`, of `count`, that the teacher gets right."""
     labels = teacher["label"].values
     shown = list(teacher["class"].values).index(SHOWN_CLASS)
-    hits = statistics.correct(teacher["logits"].values, labels)
+    hits = distribution.is_correct(teacher["logits"].values, labels)
     return int(np.flatnonzero((hits & (labels == shown))[:count])[0])
 
 
@@ -133,7 +134,7 @@ def errorbars(
 def _noise(runs: selection.Selection) -> str:
     """Return a sentence on how much trainings of the same student differ, if several are stored."""
     spreads = [
-        f"{100 * statistics.mean_and_sd(robust)[1]:.1f} points for {each} ({len(robust)} seeds)"
+        f"{100 * distribution.mean_and_sd(robust)[1]:.1f} points for {each} ({len(robust)} seeds)"
         for each, datasets in runs.by_name.items()
         if each not in recipes.TEACHERS
         and len(robust := np.array([d["robust"].values[-1].mean() for d in datasets])) > 1

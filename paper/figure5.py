@@ -7,7 +7,8 @@ import sys
 import numpy as np
 from matplotlib.figure import Figure
 
-from logit_distributions import capacity, recipes
+from logit_distributions import recipes
+from logit_distributions.read import capacity
 from paper import capacities, style
 
 PANELS = {

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import capacity, recipes
+from logit_distributions import recipes
+from logit_distributions.read import capacity
 from paper import capacities, style
 
 PAIRS = (

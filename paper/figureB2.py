@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import recipes, statistics
+from logit_distributions import recipes
+from logit_distributions.read import distribution, pictures, ranking
 from paper import selection, style
 from paper.figure3 import CLASS
 
@@ -26,18 +27,18 @@ def make() -> Figure:
     """Return the figure."""
     runs = selection.select("logits", recipes.TEACHERS)
     labels = selection.labels_of(runs["st"] + runs["at"])
-    pictures = selection.pictures()
+    sheet = selection.pictures()
     members = np.flatnonzero(labels == list(runs["at"][0]["class"].values).index(CLASS))
     confidence = {
-        name: [statistics.log_confidence(each["logits"].values[members]) for each in runs[name]]
+        name: [distribution.log_confidence(each["logits"].values[members]) for each in runs[name]]
         for name in ("st", "at")
     }
-    ranks = {name: statistics.relative_ranks(each[0]) for name, each in confidence.items()}
-    pool = members < len(pictures)
+    ranks = {name: distribution.relative_ranks(each[0]) for name, each in confidence.items()}
+    pool = members < len(sheet)
     shown = members[pool]
     at, st = ranks["at"][pool], ranks["st"][pool]
-    plain = -statistics.background_variation(pictures[shown])
-    figure = style.canvas(7.2, 5.4, _text(runs, confidence, pool, plain, at, st, len(pictures)))
+    plain = -pictures.background_variation(sheet[shown])
+    figure = style.canvas(7.2, 5.4, _text(runs, confidence, pool, plain, at, st, len(sheet)))
     for axes, (letter, (title, x, y)) in zip(
         figure.subplots(2, 2).flat, CORNERS.items(), strict=True
     ):
@@ -46,7 +47,7 @@ def make() -> Figure:
         for place, chosen in enumerate(order[: ROWS * COLUMNS]):
             row, column = divmod(place, COLUMNS)
             ranked = f"{100 * at[chosen]:.0f} | {100 * st[chosen]:.0f}"
-            style.tile(axes, pictures[shown[chosen]], 1.15 * column, 1.3 * row, ranked)
+            style.tile(axes, sheet[shown[chosen]], 1.15 * column, 1.3 * row, ranked)
         style.album(axes, 1.15 * COLUMNS - 0.15, 1.3 * ROWS - 0.3)
         style.panel(axes, letter, title)
     return figure
@@ -65,10 +66,10 @@ def _text(
     plain: NDArray[np.float64],
     at: NDArray[np.float64],
     st: NDArray[np.float64],
-    pictures: int,
+    sheet: int,
 ) -> str:
     correlations = {
-        name: np.mean([statistics.rank_correlation(values[pool], plain) for values in each])
+        name: np.mean([ranking.rank_correlation(values[pool], plain) for values in each])
         for name, each in confidence.items()
     }
     share = {letter: int(quadrant(at, st, x, y).sum()) for letter, (_, x, y) in CORNERS.items()}
@@ -77,7 +78,7 @@ def _text(
         Figure B.2. The {CLASS}s nearest to the corners of the four quadrants of Figure 3A; above
         each, its rank in AT | ST in percent (100: the most confident). Ranks are among all
         {len(pool):,} {CLASS}s of the test set, images from the {int(pool.sum())} among the first
-        {pictures:,} test images, of which the quadrants hold {counts}. The paper sees AT confident
+        {sheet:,} test images, of which the quadrants hold {counts}. The paper sees AT confident
         of plain backgrounds, ST of a more diverse set. Measured: the rank correlation of confidence
         with plainness (minus the standard deviation of colour in the outer 4 pixels) is
         {correlations["at"]:+.2f} for AT and {correlations["st"]:+.2f} for ST, mean over seeds, over

@@ -9,7 +9,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import recipes, statistics
+from logit_distributions import recipes
+from logit_distributions.read import pictures, ranking
 from paper import selection, style
 
 CLASSES = ("airplane", "automobile", "deer", "frog", "ship")
@@ -21,25 +22,25 @@ def make() -> Figure:
     """Return the figure."""
     runs = selection.select("logits", recipes.TEACHERS)
     labels = selection.labels_of(runs["st"] + runs["at"])
-    pictures = selection.pictures()
-    pool = len(pictures)
+    sheet = selection.pictures()
+    pool = len(sheet)
     labels = labels[:pool]
     seeds = _seeds([runs["st"][0], runs["at"][0]], labels)
     measured = {
-        name: np.array([similarity(_logits(each, pool), pictures, labels) for each in runs[name]])
+        name: np.array([similarity(_logits(each, pool), sheet, labels) for each in runs[name]])
         for name in ("st", "at")
     }
-    figure = style.canvas(7.2, 3.35, _text(runs, measured, pictures, labels))
+    figure = style.canvas(7.2, 3.35, _text(runs, measured, sheet, labels))
     axes = figure.subplots()
     begins = {"st": 1.5, "at": 1.5 + 1.1 * COUNT + 0.4}
     for row, seed in enumerate(seeds):
-        style.tile(axes, pictures[seed], 0, 1.1 * row)
+        style.tile(axes, sheet[seed], 0, 1.1 * row)
         for name, x in begins.items():
             logits = _logits(runs[name][0], pool)
-            (neighbours,) = statistics.nearest(logits, np.array([seed]), COUNT)
+            (neighbours,) = ranking.nearest(logits, np.array([seed]), COUNT)
             for column, neighbour in enumerate(neighbours):
                 other = labels[neighbour] != labels[seed]
-                style.tile(axes, pictures[neighbour], x + 1.1 * column, 1.1 * row, framed=other)
+                style.tile(axes, sheet[neighbour], x + 1.1 * column, 1.1 * row, framed=other)
     axes.text(0, 0.12, "seed", va="bottom")
     for name, x in begins.items():
         text = f"nearest in {selection.label(name)}"
@@ -62,17 +63,17 @@ def _seeds(networks: list[xr.Dataset], labels: NDArray[np.int64]) -> list[int]:
 
 
 def similarity(
-    logits: NDArray[np.float32], pictures: NDArray[np.uint8], labels: NDArray[np.int64]
+    logits: NDArray[np.float32], sheet: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> tuple[float, float, float]:
     """Return colour distance, shape distance and share of the same class of near images.
 
     Means over all images and their `COUNT` nearest.
     """
-    near = statistics.nearest(logits, np.arange(len(pictures)), COUNT)
-    edges = statistics.edge_thumbnails(pictures)
+    near = ranking.nearest(logits, np.arange(len(sheet)), COUNT)
+    edges = pictures.edge_thumbnails(sheet)
     return (
-        float(statistics.colour_distance(pictures[:, None], pictures[near]).mean()),
-        float(statistics.correlation_distance(edges[:, None], edges[near]).mean()),
+        float(pictures.colour_distance(sheet[:, None], sheet[near]).mean()),
+        float(pictures.correlation_distance(edges[:, None], edges[near]).mean()),
         float((labels[near] == labels[:, None]).mean()),
     )
 
@@ -80,14 +81,14 @@ def similarity(
 def _text(
     runs: selection.Selection,
     measured: dict[str, NDArray[np.float64]],
-    pictures: NDArray[np.uint8],
+    sheet: NDArray[np.uint8],
     labels: NDArray[np.int64],
 ) -> str:
-    count = len(pictures)
-    order = statistics.permuted_within(np.zeros(count, int), 0)
+    count = len(sheet)
+    order = ranking.permuted_within(np.zeros(count, int), 0)
     chance = (
-        float(statistics.colour_distance(pictures, pictures[order]).mean()),
-        float(statistics.shape_distance(pictures, pictures[order]).mean()),
+        float(pictures.colour_distance(sheet, sheet[order]).mean()),
+        float(pictures.shape_distance(sheet, sheet[order]).mean()),
         float((labels == labels[order]).mean()),
     )
     means = {name: values.mean(0) for name, values in measured.items()}

@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import images, recipes, statistics, store
+from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError
+from logit_distributions.read import distribution
 
 
 def scales() -> list[str]:
@@ -234,7 +235,7 @@ class Accuracy:
 
     def interval(self, kind: str) -> tuple[float, float]:
         """Return the interval of ``"natural"`` or ``"adversarial"`` accuracy, in percent."""
-        low, high = statistics.wilson_interval(getattr(self, kind) / 100, self.images)
+        low, high = distribution.wilson_interval(getattr(self, kind) / 100, self.images)
         return 100 * low, 100 * high
 
 
@@ -253,7 +254,8 @@ def sweep(selected: Selection) -> tuple[dict[str, Accuracy], str]:
         some = [d.isel(sample=slice(count)) for d in datasets if _seed(d) in seeds]
         labels = labels_of(some)
         accuracies[name] = Accuracy(
-            100 * float(np.mean([statistics.correct(d["logits"].values, labels) for d in some])),
+            100
+            * float(np.mean([distribution.is_correct(d["logits"].values, labels) for d in some])),
             100 * float(np.mean([d["robust"].values[-1] for d in some])),
             count,
         )

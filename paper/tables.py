@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import statistics
 from logit_distributions.errors import ReproError
+from logit_distributions.read import distribution
 from logit_distributions.store import files, places
 from paper import exit_code, title
 from paper.selection import Selection
@@ -149,7 +149,7 @@ def accuracies(name: str, datasets: Sequence[xr.Dataset]) -> Accuracies:
     if len(samples) > 1:
         raise ReproError(f"{name}: seeds were attacked on different numbers of images {samples}")
     natural = [
-        100 * statistics.correct(each["logits"].values, each["label"].values).mean()
+        100 * distribution.is_correct(each["logits"].values, each["label"].values).mean()
         for each in datasets
     ]
     return Accuracies(
@@ -163,13 +163,13 @@ def accuracies(name: str, datasets: Sequence[xr.Dataset]) -> Accuracies:
 
 def in_percent(values: NDArray[np.float64]) -> str:
     """Return ``mean ± sd`` over seeds; only the mean for one seed."""
-    mean, spread = statistics.mean_and_sd(values)
+    mean, spread = distribution.mean_and_sd(values)
     return f"{mean:.2f}" if np.isnan(spread) else f"{mean:.2f} ± {spread:.2f}"
 
 
 def interval(values: NDArray[np.float64], samples: int) -> str:
     """Return the 95 % Wilson interval of the mean accuracy for the number of test images."""
-    low, high = statistics.wilson_interval(float(values.mean()) / 100, samples)
+    low, high = distribution.wilson_interval(float(values.mean()) / 100, samples)
     return f"[{100 * low:.2f}, {100 * high:.2f}]"
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import statistics, store
+from logit_distributions import store
+from logit_distributions.read import distribution
 from paper.appendix_c import networks
 
 
@@ -51,7 +52,7 @@ def write_logits(n=400):
     z = draws.normal(size=(n, 10)).astype(np.float32)
     z[np.arange(n), label] += 3
     adversarial = z.copy()
-    adversarial[np.arange(n), label] -= 0.5 * np.maximum(statistics.margins(z, label).hard, 0)
+    adversarial[np.arange(n), label] -= 0.5 * np.maximum(distribution.margins(z, label).hard, 0)
     right = z.argmax(1) == label
     robust = right & (adversarial.argmax(1) == label)
     data = xr.Dataset(

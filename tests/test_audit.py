@@ -7,10 +7,10 @@ import pytest
 import xarray as xr
 
 import manifold_capacity as mc
-from logit_distributions import capacity, recipes, store
-from logit_distributions.capacity import Interval
+from logit_distributions import recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.read.capacity import compared, row
+from logit_distributions.read import capacity
+from logit_distributions.read.capacity import Interval, compared, row
 from logit_distributions.recipes import Manifolds
 from paper import audit
 from paper.claims import terms

@@ -10,19 +10,21 @@ import pytest
 import torch
 from torch import nn
 
-from logit_distributions import capacity, images, recipes, store
-from logit_distributions.capacity import LAYERS, Settings
+from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import capacity as manifolds
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import ResNet18
-from logit_distributions.make.train import Machine
+from logit_distributions.make.options import Machine, Options
+from logit_distributions.read import capacity
+from logit_distributions.read.capacity import LAYERS
+from logit_distributions.recipes import Manifolds
 from logit_distributions.store import places
 from tests import toy
 from tests.conftest import STORED
 
-TINY = Settings(exemplars=6, points=5, steps=2, n_t=40, draws=8, largest=64)
-CPU = Machine("cpu", "float32")
+TINY = Manifolds(exemplars=6, points=5, steps=2, n_t=40, draws=8, largest=64)
+CPU = Options(Machine("cpu", "float32"), threads=1)
 
 
 def own_network() -> nn.Module:
@@ -167,7 +169,7 @@ def test_capacity_survives_the_projection():
     )
     project = manifolds.Projection(1000, 0)
     seen = np.stack([project(torch.from_numpy(each.T).float()).numpy().T for each in points])
-    settings = Settings(n_t=200, draws=20)
+    settings = Manifolds(n_t=200, draws=20)
     exact, projected = (capacity.measure(each, settings) for each in (points, seen))
     for name in ("combined_capacity", "conic_capacity", "simulated_capacity"):
         assert float(projected[name]) == pytest.approx(float(exact[name]), rel=0.1)
@@ -181,23 +183,25 @@ def cached(tmp_path, monkeypatch):
 
 def test_analysis_is_resumed_layer_by_layer(cached, data, network, monkeypatch):
     layers = ("input", "stem", "pool")
-    whole = manifolds.analyse(network, data, TINY, "toy", layers, CPU, 1)
+    whole = manifolds.analyse(network, data, TINY, "toy", CPU, layers)
     files = sorted(cached.rglob("*.nc"))
     assert [file.stem for file in files] == sorted(layers)
     files[-1].unlink()
     measured = []
     measure = capacity.measure
-    monkeypatch.setattr(capacity, "measure", lambda *a: (measured.append(1), measure(*a))[1])
-    again = manifolds.analyse(network, data, TINY, "toy", layers, CPU, 2)
+    monkeypatch.setattr(manifolds, "measure", lambda *a: (measured.append(1), measure(*a))[1])
+    again = manifolds.analyse(
+        network, data, TINY, "toy", dataclasses.replace(CPU, threads=2), layers
+    )
     assert len(measured) == 1
     timed = ["seconds", "seconds_activations"]
     assert again.drop_vars(timed).equals(whole.drop_vars(timed))
-    manifolds.analyse(network, data, dataclasses.replace(TINY, seed=1), "toy", layers, CPU)
+    manifolds.analyse(network, data, dataclasses.replace(TINY, seed=1), "toy", CPU, layers)
     assert len(measured) == 4
 
 
 def test_result_is_a_valid_dataset(cached, data, network):
-    found = manifolds.analyse(network, data, TINY, "toy", ("input", "pool"), CPU)
+    found = manifolds.analyse(network, data, TINY, "toy", CPU, ("input", "pool"))
     found = found.assign_attrs(
         kind="capacity", run="toy", method="given", dataset="given", data_sha256=data.sha256,
         recipe="{}", recipe_hash="0", seed=0, scale="given", **store.provenance(),
@@ -221,7 +225,7 @@ def test_result_is_a_valid_dataset(cached, data, network):
 
 
 def test_stored_images_have_their_labels():
-    data = manifolds.stored_images("cifar10")
+    data = images.stored("cifar10")
     assert len(data) == 1000
     assert [data.classes[label] for label in data.labels[:3]] == ["cat", "ship", "ship"]
 
@@ -230,7 +234,9 @@ def test_a_layer_measured_again_agrees(cached):
     run = "cifar10-small-at-seed0"
     checkpoint = Checkpoint.load(STORED / "checkpoints" / f"{run}.safetensors")
     tiny = dataclasses.replace(TINY, largest=2048, exemplars=8)
-    first = manifolds.recorded(checkpoint, manifolds.stored_images("cifar10"), tiny, CPU, 1)
+    data = images.stored("cifar10")
+    first = manifolds.analyse(checkpoint.model(10), data, tiny, run, CPU)
+    first = first.assign_attrs(checkpoint.attributes("capacity", data))
     assert not list(store.faults(first.assign_attrs(schema=store.SCHEMA, content_sha256="")))[1:]
     again, unprojected = manifolds.again(first, checkpoint, "layer2.1")
     was = first.sel(layer="layer2.1")
@@ -247,7 +253,7 @@ def test_settings_of_what_is_stored_are_the_default_ones():
     assert len(files) >= len(recipes.FIGURE5)
     for file in files:
         attributes = store.open_dataset(file, "capacity").attrs
-        for name, value in dataclasses.asdict(Settings()).items():
+        for name, value in dataclasses.asdict(Manifolds()).items():
             assert attributes[f"manifold_{name}"] == value
         assert re.fullmatch("[0-9a-f]{64}", attributes["checkpoint_sha256"])
 

@@ -9,13 +9,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from logit_distributions import cli, images, profile, recipes, statistics, store
+from logit_distributions import cli, images, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.jobs import Job
 from logit_distributions.make import run
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.logits import rounded
 from logit_distributions.make.network import laid_out, natural_logits, state_of
+from logit_distributions.read import describe, distribution
 from tests import toy
 from tests.conftest import STORED
 
@@ -128,14 +129,14 @@ def test_logits_of_anybodys_network_stand_beside_the_stored_ones(place, capsys):
     rows = {line.split("  ")[0]: line for line in printed.splitlines()}
     assert {"mine", "ST, scale small", "AT, scale small"} <= rows.keys()
     shown = [float(number) for number in rows["mine"].split()[1:]]
-    assert shown == pytest.approx(list(profile.profile(found).values()), abs=0.006)
+    assert shown == pytest.approx(list(describe.profile(found).values()), abs=0.006)
 
 
 def test_a_profile_holds_the_plain_statistics():
     at = store.open_dataset(STORED / "logits" / f"{recipes.recipe('at').run(0)}.nc")
-    found, logits = profile.profile(at), at["logits"].values
+    found, logits = describe.profile(at), at["logits"].values
     robust = at["robust"].values[-1]
-    order = np.argsort(statistics.logit_gap(logits))
+    order = np.argsort(distribution.logit_gap(logits))
     quarter = len(order) // 4
     assert found["low"] == pytest.approx(100 * robust[order[:quarter]].mean(), abs=0.1)
     assert found["high"] == pytest.approx(100 * robust[order[-quarter:]].mean(), abs=0.1)

@@ -48,28 +48,3 @@ def test_training_without_torch_says_what_to_install(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "install the extra 'train'" in done.stderr
-
-
-READERS = (
-    "statistics", "store", "images", "recipes", "manipulations", "cli", "capacity", "read.capacity",
-    "choice", "jobs", "plans",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("module", [f"logit_distributions.{name}" for name in READERS])
-def test_reader_modules_do_not_import_torch(module):
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=places.ROOT)
-    assert done.returncode == 0
-
-
-def test_the_paper_imports_without_torch():
-    paper = places.ROOT / "paper"
-    files = [path.relative_to(places.ROOT).with_suffix("") for path in paper.rglob("*.py")]
-    assert len(files) > 40
-    imports = "\n".join(f"import {'.'.join(file.parts)}" for file in sorted(files))
-    without = "import sys\nsys.modules['torch'] = None\n"
-    done = subprocess.run(
-        [sys.executable, "-c", without + imports], cwd=places.ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

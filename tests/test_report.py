@@ -12,7 +12,8 @@ import shutil
 import numpy as np
 import pytest
 
-from logit_distributions import manipulations, plans, statistics, store
+from logit_distributions import manipulations, plans, store
+from logit_distributions.read import distribution
 from paper import report
 from tests.conftest import STORED
 
@@ -75,7 +76,7 @@ def test_stored_logits_are_those_of_the_datasets(data):
         np.testing.assert_allclose(ours, dataset[name].values[:1000], atol=0.51 * run["scale"])
     robust = np.array(list(run["robust"])) == "1"
     np.testing.assert_array_equal(robust, dataset["robust"].values[-1, :1000])
-    gaps, bins = statistics.logit_gap(dataset["logits"].values), data["bins"]["gap"]
+    gaps, bins = distribution.logit_gap(dataset["logits"].values), data["bins"]["gap"]
     edges = np.linspace(bins["low"], bins["high"], bins["number"] + 1)
     assert np.sum(run["gap"]) == pytest.approx(1, abs=0.01)
     assert np.average(edges[:-1], weights=run["gap"]) == pytest.approx(gaps.mean(), abs=0.1)

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from logit_distributions import recipes, statistics, store
+from logit_distributions import recipes, store
+from logit_distributions.read import distribution
 from paper.appendix_c import networks
 
 
@@ -51,7 +52,7 @@ def test_steps_have_the_stated_length_and_lower_the_soft_margin(torch):
     pixels, labels = torch.rand(20, 3, 4, 4), torch.arange(20) % 10
     logits = gradient_steps(model, pixels, labels, (0.01, 0.1))
     torch.testing.assert_close(logits[0], model(pixels))
-    soft = np.stack([statistics.margins(each, labels).soft for each in logits.numpy()])
+    soft = np.stack([distribution.margins(each, labels).soft for each in logits.numpy()])
     assert (np.diff(soft, axis=0) < 0).all()
     moved = torch.linalg.lstsq(weights, (logits[2] - logits[0]).T).solution.norm(dim=0)
     reach = 0.1 * pixels.flatten(1).norm(dim=1)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from logit_distributions import images, recipes, store
+from logit_distributions import images, plans, recipes, store
 from logit_distributions.make import attack, network
 from logit_distributions.make.augment import to_float
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store.files import sha256
 from tests.conftest import STORED
 
-NAMES = recipes.plan("table2", "small")
+NAMES = plans.TABLE2
 
 
 def first_test_images() -> images.ImageSet:

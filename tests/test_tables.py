@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import recipes, statistics, store
+from logit_distributions import recipes, store
+from logit_distributions.read import distribution
 from logit_distributions.store import places
 from paper import table1, table2, table3, tables
 
@@ -38,7 +39,7 @@ def test_table_3_is_the_sum_of_the_epochs():
     made = table3.make()
     logs = store.find("log", "at", "cifar10", "small")
     hours = np.array([log["seconds"].values.sum() / 3600 for log in logs])
-    mean, spread = statistics.mean_and_sd(hours)
+    mean, spread = distribution.mean_and_sd(hours)
     row = next(row for row in made.rows if row[0] == "Adversarial" and row[1] == "small")
     assert row[3:5] == (f"{mean:.2f} ± {spread:.2f}", str(len(logs)))
     images = sum(45_000 * log.sizes["epoch"] for log in logs)

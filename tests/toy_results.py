@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from logit_distributions import capacity, images, recipes, store
+from logit_distributions import images, recipes, store
+from logit_distributions.read import capacity
 from logit_distributions.recipes import Evaluation
 from paper import audit
 

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from logit_distributions import store
-from logit_distributions.statistics import margins
+from logit_distributions.read.distribution import margins
 from paper.appendix_c.surrogate import Array, threshold
 
 EXPLAINED_AT_LEAST = 0.25

@@ -22,9 +22,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from logit_distributions import capacity, images, recipes, statistics, store
+from logit_distributions import images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.manipulations import ranking
+from logit_distributions.read import capacity, distribution, pictures, ranking
 from logit_distributions.store import places
 
 RESAMPLES = 500
@@ -127,7 +127,7 @@ class Estimate:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean over images; without images the range over the seeds."""
         if self.share:
-            low, high = statistics.wilson_interval(min(self.mean / 100, 1.0), self.images)
+            low, high = distribution.wilson_interval(min(self.mean / 100, 1.0), self.images)
             return 100 * low, 100 * high
         if not self.images:
             return min(self.values.values()), max(self.values.values())
@@ -210,7 +210,7 @@ TERMS = (
     "best_epoch", "stored_epochs", "manifold", "radius_share", "separable_share",
 )  # fmt: skip
 
-QUANTITIES = {"max": statistics.max_logit, "gap": statistics.logit_gap}
+QUANTITIES = {"max": distribution.max_logit, "gap": distribution.logit_gap}
 
 
 class Measures:
@@ -240,7 +240,7 @@ class Measures:
     def natural(self, name: str) -> Estimate:
         """Return the natural accuracy of a network on the test images."""
         return self._share(
-            name, lambda d: statistics.correct(d["logits"].values, d["label"].values)
+            name, lambda d: distribution.is_correct(d["logits"].values, d["label"].values)
         )
 
     def robust(self, name: str, engine: str | None = None) -> Estimate:
@@ -251,7 +251,7 @@ class Measures:
         """Return the adversarial accuracy of the images between two quantiles of the gap."""
 
         def values(data: xr.Dataset) -> Array:
-            gap = statistics.logit_gap(data["logits"].values)
+            gap = distribution.logit_gap(data["logits"].values)
             below, above = np.quantile(gap, (low, high))
             within = (gap >= below) & ((gap < above) | (high == 1))
             return _ratio(within & data["robust"].values[-1], within)
@@ -288,7 +288,7 @@ class Measures:
         return self._quantity(quantity, name, resampled, **where)
 
     def skewness(self, quantity: str, name: str, **where: Any) -> Estimate:
-        """Return the skewness, as `statistics.skewness`."""
+        """Return the skewness, as `skewness`."""
         return self._quantity(quantity, name, _skewness, **where)
 
     def above(self, bound: float, quantity: str, name: str) -> Estimate:
@@ -316,15 +316,15 @@ class Measures:
     ) -> Estimate:
         """Return the percentage of images that two networks rank far apart in their class.
 
-        Averaged, as `statistics.rank_disagreement` over its classes, which are of
+        Averaged, as `rank_disagreement` over its classes, which are of
         one size; `by` the softmax value or the ``"logit"``, of all classes or of `label`.
         """
-        confidence = statistics.log_confidence if by == "softmax" else statistics.max_logit
+        confidence = distribution.log_confidence if by == "softmax" else distribution.max_logit
 
         def values(one: xr.Dataset, other: xr.Dataset) -> Array:
             labels = one["label"].values
             left, right = (confidence(d["logits"].values) for d in (one, other))
-            apart = statistics.ranked_far_apart(left, right, labels)
+            apart = ranking.ranked_far_apart(left, right, labels)
             counted = np.ones(len(labels))
             if label is not None:
                 counted = labels == one["class"].values.tolist().index(label)
@@ -335,15 +335,15 @@ class Measures:
     def errors_at(self, places: tuple[int, int], name: str, attacked: bool = False) -> Estimate:
         """Return the percentage of errors on these ranks of the average logit vector.
 
-        As `statistics.errors_by_rank`: rank one is, as a rule, the true class itself.
+        As `errors_by_rank`: rank one is, as a rule, the true class itself.
         """
 
         def values(data: xr.Dataset) -> Array:
             labels, natural = data["label"].values.astype(int), data["logits"].values
-            means = statistics.mean_correct_logits(natural, labels)
+            means = ranking.mean_correct_logits(natural, labels)
             logits = data["adversarial_logits"].values if attacked else natural
             predictions = logits.argmax(1)
-            place = 1 + np.argsort(ranking(means), 1)[labels, predictions]
+            place = 1 + np.argsort(manipulations.ranking(means), 1)[labels, predictions]
             wrong = (predictions != labels) & np.isfinite(means[labels]).all(1)
             return _ratio(wrong & (place >= places[0]) & (place <= places[1]), wrong)
 
@@ -358,8 +358,8 @@ class Measures:
         def values(one: xr.Dataset, other: xr.Dataset) -> Array:
             logits = other["logits"].values
             if permuted:
-                logits = logits[statistics.permuted_within(one["label"].values, seed=0)]
-            return resampled(statistics.average_overlap(one["logits"].values, logits))
+                logits = logits[ranking.permuted_within(one["label"].values, seed=0)]
+            return resampled(ranking.average_overlap(one["logits"].values, logits))
 
         return self._pairs(first, second, values)
 
@@ -378,7 +378,7 @@ class Measures:
 
         def values(data: xr.Dataset) -> Array:
             labels = data["label"].values[: len(roughness)]
-            confidence = statistics.log_confidence(data["logits"].values[: len(roughness)])
+            confidence = distribution.log_confidence(data["logits"].values[: len(roughness)])
             chosen = np.zeros(len(labels), bool)
             for label in np.unique(labels):
                 members = np.flatnonzero(labels == label)
@@ -390,18 +390,18 @@ class Measures:
 
     def neighbour_distance(self, by: str, name: str) -> Estimate:
         """Return the mean ``"colour"`` or ``"shape"`` distance to the five nearest images."""
-        pictures = self._pictures()
-        edges = statistics.edge_thumbnails(pictures) if by == "shape" else None
+        sheet = self._pictures()
+        edges = pictures.edge_thumbnails(sheet) if by == "shape" else None
 
         def values(data: xr.Dataset) -> Array:
-            near = self._nearest(data, len(pictures))
+            near = self._nearest(data, len(sheet))
             if edges is None:
-                distance = statistics.colour_distance(pictures[:, None], pictures[near])
+                distance = pictures.colour_distance(sheet[:, None], sheet[near])
             else:
-                distance = statistics.correlation_distance(edges[:, None], edges[near])
+                distance = pictures.correlation_distance(edges[:, None], edges[near])
             return resampled(distance.mean(1))
 
-        return replace(self._each(name, values), images=len(pictures))
+        return replace(self._each(name, values), images=len(sheet))
 
     def neighbour_same_class(self, name: str) -> Estimate:
         """Return the percentage of the five nearest images that are of the image's class."""
@@ -418,7 +418,7 @@ class Measures:
         run = data.attrs["run"], count
         if run not in self._known:
             logits = data["logits"].values[:count]
-            self._known[run] = statistics.nearest(logits, np.arange(count), NEIGHBOURS)
+            self._known[run] = ranking.nearest(logits, np.arange(count), NEIGHBOURS)
         near: NDArray[np.intp] = self._known[run]
         return near
 

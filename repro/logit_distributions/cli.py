@@ -114,14 +114,14 @@ def _make(parsed: argparse.Namespace) -> int:
 
 def _accuracy(path: Path) -> str:
     """Return natural and adversarial accuracy of a dataset of logits in words; else nothing."""
-    from logit_distributions import statistics
+    from logit_distributions.read import distribution
 
     if path.suffix != ".nc":
         return ""
     dataset = store.open_dataset(path)
     if dataset.attrs["kind"] != "logits":
         return ""
-    natural = statistics.correct(dataset["logits"].values, dataset["label"].values).mean()
+    natural = distribution.is_correct(dataset["logits"].values, dataset["label"].values).mean()
     robust = dataset["robust"].values[-1].mean()
     count = dataset.sizes["sample"]
     return f"natural {natural:.2%}, adversarial {robust:.2%} of {count:,} images  "
@@ -244,8 +244,9 @@ def _attack(parsed: argparse.Namespace) -> int:
     eps = (wanted.recipe.eps if wanted else Evaluation.eps) if parsed.eps is None else parsed.eps
     settings = Evaluation(parsed.engine, eps, parsed.iterations, parsed.restarts)
     options = _options(parsed)
-    from logit_distributions import images, profile
+    from logit_distributions import images
     from logit_distributions.make import logits
+    from logit_distributions.read import describe
 
     if parsed.images is None and (parsed.limit or sys.maxsize) <= images.SHEET_IMAGES:
         data = images.stored(parsed.dataset)
@@ -264,8 +265,8 @@ def _attack(parsed: argparse.Namespace) -> int:
         dataset = dataset.assign_attrs(checkpoint.attributes("logits", data))
     path = parsed.output or Path(f"{name}-{parsed.engine}.nc")
     store.write(dataset, path)
-    networks = {name: dataset, **profile.teachers(parsed.dataset)}
-    print("\n".join([*profile.lines(networks), str(path)]))
+    networks = {name: dataset, **describe.teachers(parsed.dataset)}
+    print("\n".join([*describe.lines(networks), str(path)]))
     return 0
 
 

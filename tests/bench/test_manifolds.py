@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 
 import manifold_capacity as mc
 import manifold_capacity.replica
-from logit_distributions import recipes
+from logit_distributions import images, recipes
 from logit_distributions.make import capacity as manifolds
 from logit_distributions.make.checkpoint import Checkpoint
 from tests.bench.test_kernels import by_cvxopt
@@ -32,7 +32,7 @@ def activations():
     """Activations of ST, adversarial manifolds, P = M = 50."""
     weights = STORED / "checkpoints" / "cifar10-small-st-seed0.safetensors"
     model, settings = Checkpoint.load(weights).model(10), recipes.Manifolds()
-    data = manifolds.stored_images("cifar10")
+    data = images.stored("cifar10")
     points = (each for _, each in manifolds.manifolds(copy.deepcopy(model), data, settings))
     return manifolds.activations(model, points, LAYERS, settings)[0]
 

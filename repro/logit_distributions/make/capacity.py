@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from logit_distributions import images, recipes, store
-from logit_distributions.capacity import LAYERS, measure
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
 from logit_distributions.jobs import Job
@@ -37,6 +36,7 @@ from logit_distributions.make.network import ResNet18, load, natural_logits
 from logit_distributions.make.options import Options
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.randomness import generator
+from logit_distributions.read.capacity import LAYERS, measure
 from logit_distributions.recipes import PGD, Manifolds
 from logit_distributions.store import places
 

@@ -14,8 +14,8 @@ from logit_distributions.make.augment import to_float
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import frozen
 from logit_distributions.make.options import Options
+from logit_distributions.read.distribution import margins
 from logit_distributions.recipes import STEPPED_IMAGES, STEPS
-from logit_distributions.statistics import margins
 
 BATCH = 250
 

@@ -1,4 +1,4 @@
-"""The capacities of stored manifolds, layer by layer, as rows of a table. No torch.
+"""A layer's capacity by every estimator, and what follows; stored ones as a table. No torch.
 
 Rule for a row: two capacities agree if 1 is in the 95 % interval of their ratio, else they differ.
 Where not even all features separate half of the dichotomies, or hardly so, nothing is compared.
@@ -8,12 +8,194 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
+from scipy.special import ndtri
 
-from logit_distributions import capacity
-from logit_distributions.capacity import Interval, estimates
+import manifold_capacity as mc
+from logit_distributions.recipes import Manifolds
+
+Array = NDArray[np.float64]
+
+BLOCKS = tuple(f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1))
+LAYERS = ("input", "stem", *BLOCKS, "pool", "logits")
+"""Where activations are read in our ResNet-18, from pixels to logits."""
+
+SIMULATED_LAYERS = ("input", "stem", *BLOCKS)
+"""Layers with so many more features than exemplars that a simulation finds its capacity."""
+
+ROBUST = ("at", "normal", "fix-1-average")
+"""Those of Figure 5 with non-zero adversarial accuracy in the paper; the others have none."""
+
+
+def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = None) -> xr.Dataset:
+    """Return what every estimator says of the manifolds of one layer.
+
+    Mean-field theory with and without removing the centres' low-rank structure; simulation
+    with a bias; and, on points minus their global mean, which is the frame that the theory
+    works in, simulation without a bias and conic geometry.
+
+    Parameters
+    ----------
+    points : ndarray, shape (P, N, M)
+        Features by points of every manifold.
+    settings : Manifolds
+        Its `n_t`, `draws` and `seed` count here.
+    threads : int, optional
+        Default: all processors. Results do not depend on it.
+    """
+    seed, draws = settings.seed, settings.draws
+    theory = mc.mean_field_capacity(points, n_t=settings.n_t, seed=seed, threads=threads)
+    raw = mc.mean_field_capacity(
+        points, n_t=settings.n_t, low_rank=False, seed=seed, threads=threads
+    )
+    centred = points - points.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
+    biased = mc.simulated_capacity(points, draws, seed=seed, threads=threads)
+    unbiased = mc.simulated_capacity(centred, draws, bias=False, seed=seed, threads=threads)
+    conic = mc.conic_capacity(centred, draws, seed=seed, threads=threads)
+    values: dict[str, Any] = {
+        name: ("manifold", theory[name].astype(np.float32))
+        for quantity in ("capacity", "radius", "dimension")
+        for name in (quantity, f"{quantity}_se")
+    }
+    values |= {name: theory[name] for name in ("combined_capacity", "combined_capacity_se")}
+    values |= {
+        "raw_capacity": raw["combined_capacity"],
+        "raw_capacity_se": raw["combined_capacity_se"],
+        "center_correlation": theory["center_correlation"],
+        "low_rank_dimension": np.int32(theory["low_rank_dimension"]),
+        "kkt_residual": max(found["kkt_residual"] for found in (theory, raw, conic)),
+        "undecided": np.int32(biased["undecided"] + unbiased["undecided"]),
+        "simulated_features": ("draw", biased["smallest_separable"].astype(np.float32)),
+        "unbiased_features": ("draw", unbiased["smallest_separable"].astype(np.float32)),
+        "conic_dimensions": ("draw", conic["sq_projection"].astype(np.float32)),
+    }
+    for name, found in (("simulated", biased), ("unbiased", unbiased), ("conic", conic)):
+        for end in ("", "_low", "_high"):
+            values[f"{name}_capacity{end}"] = found[f"capacity{end}"]
+    return xr.Dataset(values)
+
+
+def combined(capacity: NDArray[Any]) -> Array:
+    """Return the capacity of all manifolds together, the harmonic mean along the last axis."""
+    inverse: Array = np.mean(1 / capacity.astype(np.float64), axis=-1)
+    return np.asarray(1 / inverse)
+
+
+def ball(radius: NDArray[Any], dimension: NDArray[Any]) -> Array:
+    """Return α_Ball(R, D) of A.4.2, element by element: (1 + R²) α_point(R√D)."""
+    return np.asarray((1 + np.asarray(radius, float) ** 2) * point(radius, dimension))
+
+
+def point(radius: NDArray[Any], dimension: NDArray[Any]) -> Array:
+    """Return α_point(R√D) of A.4.2, element by element."""
+    import manifold_capacity as mc
+
+    kappa = np.asarray(radius, float) * np.sqrt(np.asarray(dimension, float))
+    return np.asarray(np.vectorize(mc.point_capacity, otypes=[float])(kappa))
+
+
+def radius_share(
+    radius: tuple[NDArray[Any], NDArray[Any]], dimension: tuple[NDArray[Any], NDArray[Any]]
+) -> Array:
+    """Return the share of a fall of log capacity that the radius accounts for.
+
+    By α_Ball(R, D): the change with R alone, averaged over D being the first and the last one,
+    over the whole change. NaN where that is no fall.
+
+    Parameters
+    ----------
+    radius, dimension : pair of ndarray
+        At the first and at the last layer.
+    """
+
+    def log_capacity(r: int, d: int) -> Array:
+        return np.asarray(np.log(ball(radius[r], dimension[d])))
+
+    whole = log_capacity(1, 1) - log_capacity(0, 0)
+    part = log_capacity(1, 0) - log_capacity(0, 0) + log_capacity(1, 1) - log_capacity(0, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(whole < 0, part / 2 / whole, np.nan))
+
+
+def separable_share(dataset: xr.Dataset, load: float) -> Array:
+    """Return the share of simulated dichotomies separable at `load` times α_c, by layer.
+
+    Parameters
+    ----------
+    dataset : xr.Dataset
+        Of kind ``capacity``; simulations with a bias.
+    load : float
+        P/n in units of the simulated capacity.
+    """
+    fewest = dataset["simulated_features"].values
+    critical = dataset.sizes["manifold"] / dataset["simulated_capacity"].values
+    return np.asarray((fewest <= (critical / load)[:, None]).mean(1))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A positive number with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, standard_error: float) -> Interval:
+        """Return the normal interval of a value with a standard error."""
+        reach = float(ndtri(0.975)) * standard_error
+        return cls(value, value - reach, value + reach)
+
+    def over(self, other: Interval) -> Interval:
+        """Return the ratio, errors independent, each taken as normal on the log scale."""
+        value = self.value / other.value
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = np.log([self.low / self.value, self.high / self.value])
+            other_low, other_high = np.log([other.low / other.value, other.high / other.value])
+        below, above = np.hypot(low, other_high), np.hypot(high, other_low)
+        return Interval(value, value * float(np.exp(-below)), value * float(np.exp(above)))
+
+    def contains(self, value: float) -> bool:
+        """Return whether a number is inside."""
+        return self.low <= value <= self.high
+
+    @property
+    def known(self) -> bool:
+        """Whether value and interval are numbers; simulations run out of features."""
+        return bool(np.isfinite([self.value, self.low, self.high]).all() and self.low > 0)
+
+
+ESTIMATORS = {
+    "theory": "mean-field theory",
+    "raw": "the same, centres' low rank kept",
+    "simulated": "simulation with bias",
+    "unbiased": "simulation without bias",
+    "conic": "conic geometry",
+}
+"""The capacities of a layer and what they are."""
+
+
+def estimates(layer: xr.Dataset) -> dict[str, Interval]:
+    """Return the capacities of one layer of a dataset by name of `ESTIMATORS`.
+
+    The theory's interval is Monte Carlo's, over Gaussian vectors, for these very manifolds.
+    """
+
+    def number(name: str) -> float:
+        return float(layer[name])
+
+    found = {
+        "theory": Interval.of(number("combined_capacity"), number("combined_capacity_se")),
+        "raw": Interval.of(number("raw_capacity"), number("raw_capacity_se")),
+    }
+    for name in ("simulated", "unbiased", "conic"):
+        ends = [number(f"{name}_capacity{end}") for end in ("", "_low", "_high")]
+        found[name] = Interval(*ends)
+    return found
 
 
 def compared(ratio: Interval) -> str:
@@ -32,7 +214,7 @@ class Row:
     name : str
         Network, seed and layer, or the synthetic manifolds.
     capacities : dict of Interval
-        By name of `capacity.ESTIMATORS`.
+        By name of `ESTIMATORS`.
     correlation : float
         Of the centres.
     rank : int
@@ -79,7 +261,7 @@ class Row:
 
 
 def row(name: str, measured: xr.Dataset, exact: float = float("nan")) -> Row:
-    """Return the row of one layer, as `capacity.measure` gives it or as it is stored."""
+    """Return the row of one layer, as `measure` gives it or as it is stored."""
     radius, dimension = measured["radius"].values, measured["dimension"].values
     found = estimates(measured)
     each = np.sort(measured["capacity"].values)
@@ -88,9 +270,9 @@ def row(name: str, measured: xr.Dataset, exact: float = float("nan")) -> Row:
         found,
         float(measured["center_correlation"]),
         int(measured["low_rank_dimension"]),
-        float(capacity.combined(capacity.ball(radius, dimension))) / found["theory"].value,
-        float(capacity.combined(capacity.point(radius, dimension))) / found["theory"].value,
-        float(capacity.combined(each[1:]) / capacity.combined(each)) - 1,
+        float(combined(ball(radius, dimension))) / found["theory"].value,
+        float(combined(point(radius, dimension))) / found["theory"].value,
+        float(combined(each[1:]) / combined(each)) - 1,
         exact,
         str(measured["layer"].values) if "layer" in measured.coords else "",
     )

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from logit_distributions import recipes, statistics, store
+from logit_distributions import recipes, store
+from logit_distributions.read import distribution
 
 COLUMNS = {
     "natural": "natural accuracy, %",
@@ -30,16 +31,16 @@ def profile(dataset: xr.Dataset) -> dict[str, float]:
         By the names of `COLUMNS`; of natural images, but for what is adversarial.
     """
     logits, robust = dataset["logits"].values, dataset["robust"].values[-1]
-    gaps = statistics.logit_gap(logits)
-    rank = statistics.relative_ranks(gaps)
-    largest = statistics.max_logit(logits)
+    gaps = distribution.logit_gap(logits)
+    rank = distribution.relative_ranks(gaps)
+    largest = distribution.max_logit(logits)
     return {
-        "natural": 100 * float(statistics.correct(logits, dataset["label"].values).mean()),
+        "natural": 100 * float(distribution.is_correct(logits, dataset["label"].values).mean()),
         "robust": 100 * float(robust.mean()),
         "max": float(largest.mean()),
-        "skew": statistics.skewness(largest),
+        "skew": distribution.skewness(largest),
         "gap": float(gaps.mean()),
-        "sure": float(np.exp(statistics.log_confidence(logits)).mean()),
+        "sure": float(np.exp(distribution.log_confidence(logits)).mean()),
         "low": 100 * float(robust[rank <= 0.25].mean()),
         "high": 100 * float(robust[rank >= 0.75].mean()),
     }
