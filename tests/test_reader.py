@@ -9,8 +9,11 @@ from logit_distributions.store import places
 
 WITHOUT_TORCH = """
 import runpy, sys
-for name in ("torch", "torchvision", "safetensors", "pyautoattack"):
-    sys.modules[name] = None
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "safetensors", "pyautoattack"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NotInstalled())
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
