@@ -4,4 +4,4 @@ Importing this package, its statistics or its datasets needs no torch; only the
 modules that train or attack do.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
