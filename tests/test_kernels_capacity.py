@@ -372,7 +372,7 @@ GOOD = clouds(3)
         ([GOOD[0], GOOD[1] * np.nan], {}, "manifold 1: .* got nan at feature 0, point 0"),
         (GOOD, {"kappa": np.inf}, "kappa"),
         (GOOD, {"n_t": 1}, "n_t: expected at least 2"),
-        (GOOD, {"seed": -1}, "seed: expected a whole number"),
+        (GOOD, {"seed": -1}, "seed: expected at least 0, got -1"),
         (GOOD, {"definition": "matlab"}, "definition: expected 'paper' or 'package'"),
         (GOOD, {"t_vecs": [np.ones((7, 300))]}, "t_vecs: expected 3 arrays"),
         (GOOD, {"t_vecs": [np.ones((6, 300))] * 3}, r"t_vecs\[0\]: expected shape .* \(7, 300\)"),

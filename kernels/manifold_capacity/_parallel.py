@@ -14,6 +14,8 @@ from typing import Any, TypeVar, cast
 
 from threadpoolctl import ThreadpoolController
 
+from manifold_capacity._input import whole_number
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -31,10 +33,7 @@ def for_each(
     threads : int, optional
         Default: as many as the process may use.
     """
-    if threads is None:
-        threads = available()
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
+    threads = available() if threads is None else whole_number("threads", threads, 1)
     if threads == 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack, qr
 
-from manifold_capacity._input import Array, Manifolds, as_manifolds, center, generator
+from manifold_capacity._input import (
+    Array,
+    Manifolds,
+    as_manifolds,
+    generator,
+    magnitude,
+    power_of_two,
+)
 from manifold_capacity._parallel import for_each, one_blas_thread
 from manifold_capacity._result import Result
 from manifold_capacity.anchors import barycentric, solve
@@ -111,7 +118,16 @@ def _analyse(
     points = as_manifolds(manifolds)
     _check(points, kappa, n_t, t_vecs, definition)
     generator(seed)  # checks it
-    centers = np.stack(for_each(lambda i: center(points[i], i), range(len(points)), threads), 1)
+    largest = max(
+        for_each(lambda i: magnitude(f"manifold {i}", points[i]), range(len(points)), threads)
+    )
+    factor = power_of_two(largest)
+
+    def scaled(i: int) -> Array:
+        copy: Array = np.multiply(points[i], factor, dtype=np.float64)
+        return copy
+
+    centers = np.stack(for_each(lambda i: scaled(i).mean(axis=1), range(len(points)), threads), 1)
     counts = np.array([manifold.shape[1] for manifold in points], np.float64)
     origin = centers @ (counts / counts.sum())
     if remove:
@@ -139,13 +155,13 @@ def _analyse(
     def one(i: int) -> _Moments:
         if i in degenerate:
             return _Moments.undefined()
-        scaled = points[i].astype(np.float64)
-        scaled -= centers[:, i : i + 1]
+        relative = scaled(i)
+        relative -= centers[:, i : i + 1]
         if basis.shape[1]:
-            scaled -= basis @ (basis.T @ scaled)
-        scaled /= norms[i]
+            relative -= basis @ (basis.T @ relative)
+        relative /= norms[i]
         vectors = None if t_vecs is None else np.asarray(t_vecs[i], np.float64)
-        return _moments(scaled, kappa, n_t, vectors, definition, generator(seed, 1, i))
+        return _moments(relative, kappa, n_t, vectors, definition, generator(seed, 1, i))
 
     moments = for_each(one, range(len(points)), threads)
     values = {
@@ -162,7 +178,7 @@ def _analyse(
         )
     }  # fmt: skip
     result |= {
-        "center_norm": (dims, norms),
+        "center_norm": (dims, norms / factor),
         "combined_capacity": ((), float(combined)),
         "combined_capacity_se": (
             (),
