@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 from scipy.integrate import quad
-from scipy.optimize import linprog, nnls
+from scipy.optimize import linprog, minimize, nnls
 
 
 def nonnegative_least_squares(gram, q, sign):
@@ -75,14 +75,31 @@ def center_correlation(centers):
     return np.mean(values)
 
 
-def low_rank_cost(x, v):
-    """Return ½ Σ_mn of the squared correlations left after removing the subspace v."""
+def low_rank_cost(x, v, evenness=0.0):
+    """Return ½ Σ_mn of the squared correlations left after removing the subspace v.
+
+    And `evenness` times Σ of log(mean share kept) minus log(share kept).
+    """
     left = x - x @ v @ v.T
     total = 0.0
     for a in left:
         for b in left:
             total += (a @ b) ** 2 / (a @ a) / (b @ b) / 2
-    return total
+    kept = np.array([(a @ a) / (c @ c) for a, c in zip(left, x, strict=True)])
+    return total + evenness * np.sum(np.log(kept.mean()) - np.log(kept))
+
+
+def lowest_cost(x, rank, evenness, starts, seed):
+    """Minimise `low_rank_cost` from random subspaces, by a general solver without gradient."""
+    rng = np.random.default_rng(seed)
+
+    def cost(flat):
+        return low_rank_cost(x, np.linalg.qr(flat.reshape(-1, rank))[0], evenness)
+
+    return min(
+        minimize(cost, rng.standard_normal(x.shape[1] * rank), method="L-BFGS-B").fun
+        for _ in range(starts)
+    )
 
 
 def is_separable(points, labels, bias):

@@ -81,7 +81,7 @@ def whole_number(name: str, value: Any, least: int, why: str = "") -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name}: expected a whole number from {least}, got {brief(value)}")
+        raise ValueError(f"{name}: expected a whole number, got {brief(value)}")
     if number < least:
         raise ValueError(f"{name}: expected at least {least}{why}, got {number}")
     return number

@@ -9,10 +9,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from manifold_capacity._input import Array, Manifolds
-from manifold_capacity.capacity import _analyse
+from manifold_capacity.capacity import analyse, warn_of_flagged
 
 
 def manifold_analysis_corr(
@@ -26,14 +27,21 @@ def manifold_analysis_corr(
     """Carry out the analysis on multiple manifolds, by the public package's definitions.
 
     Given `t_vecs` mean the same thing as there, so that results agree to the accuracy of the
-    package's own solver once the same low-rank structure is removed. Differences:
+    package's own solver once the same low-rank structure is removed. That is found by the
+    package's rule: K >= 1, and of `n_reps` starts at every rank the one in which the centre
+    that keeps least keeps most ("stability"). `manifold_capacity.mean_field_capacity` differs
+    by default: it guards every centre, may remove nothing, and needs no starts
+    (`centers.low_rank`); its definitions of radius and dimension are the paper's.
+
+    Differences from the package:
 
     - Deterministic by `seed` (there: numpy's global state), whatever the number of threads.
-    - The low-rank structure is the one of lowest cost (there: of highest "stability" among
-      `n_reps` unfinished searches); its rank is capped at P - 2, so any P >= 2 works (there:
+    - Every search is finished (there: many end unfinished after 1,000 steps), and the first of the
+      `n_reps` starts is not random; the rank is capped at P - 2, so any P >= 2 works (there:
       P >= 7), and nothing is removed for P = 2.
-    - A manifold whose centre coincides with the global mean gives NaN and a warning (there:
-      a radius of 1e15).
+    - A manifold that keeps less than 1e-3 of its centre is named in a warning; its numbers are
+      returned as there, though they say little. One whose centre coincides with the global
+      mean gives NaN and a warning (there: a radius of 1e15).
     - Bad input raises a ValueError that names the manifold.
 
     Parameters
@@ -62,16 +70,19 @@ def manifold_analysis_corr(
     KK : int
         Dimension of the low-rank structure.
     """
-    result, degenerate = _analyse(
-        XtotT, kappa, n_t, t_vecs, True, "package", seed, n_reps, threads=None, strict=False
-    )
-    if degenerate:
+    result = analyse(
+        XtotT, kappa, n_t, t_vecs, "package", "package", seed, n_reps, None,
+        choose="stability", strict=False,
+    )  # fmt: skip
+    undefined = np.flatnonzero(np.isnan(result["capacity"])).tolist()
+    if undefined:
         warnings.warn(
-            f"manifolds {degenerate}: centre on the global mean, so capacity, radius and "
+            f"manifolds {undefined}: centre on the global mean, so capacity, radius and "
             "dimension are undefined (NaN)",
             RuntimeWarning,
             stacklevel=2,
         )
+    warn_of_flagged(result)
     return (
         result["capacity"],
         result["radius"],
