@@ -274,7 +274,7 @@ def _check(
                 f"{vectors.shape}"
             )
         if magnitude(f"t_vecs[{i}]", vectors) > LARGEST:
-            raise ValueError(f"t_vecs[{i}]: expected Gaussian vectors, got values over {LARGEST}")
+            raise ValueError(f"t_vecs[{i}]: expected Gaussian vectors, got values over {LARGEST:g}")
     return kappa, n_t
 
 

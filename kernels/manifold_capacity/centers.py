@@ -32,7 +32,7 @@ Choice = Literal["cost", "stability"]
 EVENNESS = 1.0
 """Weight of the barrier of the guarded rule, in units of squared correlations."""
 
-EXCESS = 1.5
+EXCESS = 1.25
 """The guarded rule stops at this many times the mean squared correlation of random centres."""
 
 PATIENCE = 3
