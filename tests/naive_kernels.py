@@ -134,3 +134,25 @@ def ball_capacity(radius, dimension, kappa, samples, seed):
     apex = t0**2 + r**2  # v = 0
     values = np.where(r < radius * t0, apex, sphere)
     return values.mean(), values.std() / np.sqrt(samples)
+
+
+def explained_variances(points):
+    """Return the variances along the principal axes of points (N, m), falling."""
+    deviations = points - points.mean(axis=1, keepdims=True)
+    return np.linalg.svd(deviations, compute_uv=False) ** 2
+
+
+def package_dimensions(points, perc):
+    """Return what the public package's alldata_dimension_analysis says of points (N, m).
+
+    Its participation ratio leaves the last singular value out. Its explained variance takes
+    features for samples, so that every point loses its mean over features, and counts the
+    components up to `perc`, not those that reach it.
+    """
+    deviations = points - points.mean(axis=1, keepdims=True)
+    squares = np.linalg.svd(deviations, compute_uv=False)[:-1] ** 2
+    again = deviations - deviations.mean(axis=0, keepdims=True)
+    variances = np.linalg.svd(again, compute_uv=False) ** 2
+    ratio = squares.sum() ** 2 / (squares**2).sum()
+    cumulative = np.cumsum(variances / variances.sum())
+    return ratio, sum(c <= perc for c in cumulative), len(points)

@@ -173,8 +173,13 @@ def low_rank(
     first K is taken at which the mean squared correlation, in units of the least that the
     dimensions left allow (Welch 1974), is at most `EXCESS` times that of random centres of
     the same shape, or, where no K reaches that, the one of the smallest mean squared
-    correlation. (3) No random start: the answer depends on the centres alone. How it was
-    chosen: see below.
+    correlation. (3) No random start: the answer depends on the centres alone.
+
+    Weight and stop were chosen by ``tests/bench/low_rank_rules.py``: synthetic manifolds with
+    random, few and correlated centres and ReLU features of random networks. The mean-field
+    capacity after removal differs from the truth, conic geometry and simulation, by a factor
+    whose logarithm has a root mean square of 0.064 on seeds that had no part in the choice;
+    with the package's rule it is 0.158, without removal 0.469, without the barrier 0.104.
 
     ``"package"``, the public package's: the K >= 1 with the smallest mean absolute correlation,
     among those up to three increases in a row past K = 4, and at most 11 more than the
