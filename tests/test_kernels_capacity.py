@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.linalg import qr
 from threadpoolctl import threadpool_limits
 
 import manifold_capacity as mc
@@ -100,6 +101,26 @@ def test_given_vectors_refer_to_scipys_frame_and_drawn_ones_have_the_same_law():
     for name in ("capacity", "radius", "dimension"):
         gap = np.abs(given[name] - drawn[name])
         assert (gap < 5 * np.hypot(given[f"{name}_se"], drawn[f"{name}_se"])).all()
+
+
+@pytest.mark.parametrize("kind", ["generic", "duplicates", "nearly collinear", "one point"])
+def test_the_frame_of_given_vectors_is_scipys(kind):
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 7, 20):
+        points = rng.standard_normal((45, count))
+        if kind == "duplicates":
+            points[:, -1] = points[:, 0]
+        elif kind == "nearly collinear":
+            points = points[:, :1] * rng.standard_normal(count) + 1e-5 * points
+        elif kind == "one point":
+            points = points[:, :1]
+        points -= points.mean(axis=1, keepdims=True)
+        expected = qr(points, mode="economic")[1]
+        found = capacity._qr_frame(points, points.T @ points)
+        if kind in ("generic", "one point") or count == 2:
+            np.testing.assert_allclose(found, expected, atol=1e-12)
+        else:  # where directions are left to rounding, LAPACK has to be asked
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_standard_errors_match_the_spread_over_seeds():
@@ -527,8 +548,6 @@ def test_the_drop_in_returns_the_packages_five():
         left = left - basis @ (basis.T @ left)
         middle = left.mean(axis=1, keepdims=True)
         left = (left - middle) / np.linalg.norm(middle)
-        from scipy.linalg import qr
-
         q, _ = qr(left, mode="economic")
         expected = naive.moments((q.T @ left), 0, t_vecs[i], "package")
         np.testing.assert_allclose((capacity[i], radius[i], dimension[i]), expected, rtol=1e-7)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import lapack, qr
+from scipy.linalg import lapack, qr, solve_triangular
 
 from manifold_capacity._input import (
     LARGEST,
@@ -26,6 +26,7 @@ from manifold_capacity._input import (
     vanishing,
     whole_number,
 )
+from manifold_capacity._jit import compiled
 from manifold_capacity._parallel import for_each, one_blas_thread
 from manifold_capacity._result import Result
 from manifold_capacity.anchors import barycentric, solve
@@ -315,7 +316,7 @@ def _moments(
         vectors = rng.standard_normal((dimensions + 1, n_t))
         frame = points if len(points) <= points.shape[1] else _factor(gram)
     else:
-        frame = points if len(points) <= points.shape[1] else qr(points, mode="r")[0][:dimensions]
+        frame = points if len(points) <= points.shape[1] else _qr_frame(points, gram)
     t, t0 = vectors[:-1], vectors[-1]
     along = t.T @ frame
     q = along + (t0 + kappa)[:, None]
@@ -371,3 +372,45 @@ def _factor(gram: Array) -> Array:
     factor = np.empty_like(upper)
     factor[:, pivots - 1] = upper
     return factor
+
+
+WELL_CONDITIONED = 1e-3
+"""Reciprocal condition number from which R by Cholesky is as good as 1e-10."""
+
+
+def _qr_frame(points: Array, gram: Array) -> Array:
+    """Return R of ``scipy.linalg.qr(points, mode="economic")`` for more features than points.
+
+    Points sum to zero, so the last one depends on the others and the last row vanishes. R is
+    the Cholesky factor of the Gram matrix but for the signs of its rows, which are those of
+    LAPACK's reflections; they follow from the first M rows of Q alone (Ballard, Demmel, Grigori,
+    Jacquelin, Nguyen, Solomonik 2014). Where points are nearly dependent, QR itself decides.
+    """
+    count = points.shape[1]
+    size = count - 1
+    factor = np.zeros((count, count))
+    if not size:
+        return factor
+    upper, failed = lapack.dpotrf(gram[:size, :size], lower=0, clean=1)
+    if failed or lapack.dtrcon(upper)[0] < WELL_CONDITIONED:
+        return np.asarray(qr(points, mode="r", check_finite=False)[0][:count])
+    first = solve_triangular(upper, points[:size, :size].T, trans="T", check_finite=False).T
+    factor[:size, :size] = upper
+    factor[:size, size] = solve_triangular(upper, gram[:size, size], trans="T", check_finite=False)
+    factor[:size] *= _reflection_signs(np.ascontiguousarray(first))[:, None]
+    return factor
+
+
+@compiled
+def _reflection_signs(q):  # type: ignore[no-untyped-def]
+    """Return the signs on R's diagonal by Householder QR, from the top square of Q; spoils it."""
+    size = q.shape[0]
+    signs = np.empty(size)
+    for j in range(size):
+        signs[j] = -1.0 if q[j, j] >= 0.0 else 1.0
+        pivot = q[j, j] - signs[j]
+        for i in range(j + 1, size):
+            q[i, j] /= pivot
+            for k in range(j + 1, size):
+                q[i, k] -= q[i, j] * q[j, k]
+    return signs
