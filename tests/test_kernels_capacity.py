@@ -431,6 +431,11 @@ def test_an_annihilated_centre_is_flagged_and_left_out(monkeypatch):
     assert found.radius[2] > 1000
     kept = found.capacity[~found.flagged]
     assert found.combined_capacity == pytest.approx(1 / np.mean(1 / kept))
+    monkeypatch.setattr(capacity, "KEPT", 2.0)
+    with pytest.warns(RuntimeWarning, match=r"manifolds \[0, 1, 2, 3, 4, 5\]: keep less"):
+        assert np.isnan(mc.mean_field_capacity(points, n_t=5).combined_capacity)
+    monkeypatch.undo()
+    annihilate(monkeypatch, points, 2)
     with pytest.warns(RuntimeWarning, match=r"manifolds \[2\]: keep less than 0.001 of their"):
         _, radius, *_ = manifold_analysis_corr(points, 0, 50)
     assert radius[2] > 1000
@@ -612,6 +617,7 @@ GOOD = clouds(3)
         (GOOD, {"t_vecs": [np.ones((7, 300))]}, "t_vecs: expected 3 arrays"),
         (GOOD, {"t_vecs": [np.ones((6, 300))] * 3}, r"t_vecs\[0\]: expected shape .* \(7, 300\)"),
         (GOOD, {"t_vecs": [np.full((7, 300), np.nan)] * 3}, r"t_vecs\[0\]: expected finite"),
+        (GOOD, {"t_vecs": [np.full((7, 300), 1e101)] * 3}, r"t_vecs\[0\]: expected Gaussian"),
         (GOOD, {"low_rank": True}, r"low_rank \(or False\): expected one of guarded, package"),
     ],
 )

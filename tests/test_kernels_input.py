@@ -216,5 +216,9 @@ def test_a_power_of_two_brings_values_near_one():
     assert _input.power_of_two(0.0) == 1.0
 
 
+def test_an_empty_array_has_no_magnitude():
+    assert _input.magnitude("x", np.empty((0, 3))) == 0.0
+
+
 def test_long_values_are_shown_in_brief():
     assert re.fullmatch(r"ndarray array.*\.\.\.", _input.brief(np.arange(1000)))
