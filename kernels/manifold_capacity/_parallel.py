@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from threadpoolctl import ThreadpoolController
 
+from manifold_capacity._input import whole_number
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+DELAY = 10
+"""Seconds before a bar is shown."""
+
+
 def for_each(
-    function: Callable[[Item], Value], items: Iterable[Item], threads: int | None = None
+    function: Callable[[Item], Value],
+    items: Iterable[Item],
+    threads: int | None = None,
+    progress: str | None = None,
 ) -> list[Value]:
     """Return ``[function(item) for item in items]``, computed on `threads` threads.
+
+    An interrupt (Ctrl-C) ends it once the items in work are done; the others are dropped.
 
     Parameters
     ----------
@@ -30,15 +42,27 @@ def for_each(
     items : iterable
     threads : int, optional
         Default: as many as the process may use.
+    progress : str, optional
+        What is being done, for a bar on stderr; a line a minute where that is no terminal.
+        Needs tqdm.
     """
-    if threads is None:
-        threads = available()
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
+    threads = available() if threads is None else whole_number("threads", threads, 1)
+    items = list(items)
     if threads == 1:
-        return [function(item) for item in items]
+        return list(_shown(map(function, items), len(items), progress))
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+        return list(_shown(pool.map(function, items), len(items), progress))
+
+
+def _shown(values: Iterable[Value], count: int, what: str | None) -> Iterable[Value]:
+    """Return the values, with a bar that appears after ten seconds if `what` is given."""
+    if what is None:
+        return values
+    from tqdm import tqdm
+
+    often = 0.5 if sys.stderr.isatty() else 60.0
+    bar: Iterable[Value] = tqdm(values, what, count, delay=DELAY, mininterval=often)
+    return bar
 
 
 def available() -> int:
