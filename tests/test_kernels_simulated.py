@@ -12,7 +12,7 @@ from scipy.special import bdtr
 
 import manifold_capacity as mc
 from logit_distributions.audit import ellipsoids
-from manifold_capacity import separability, simulated
+from manifold_capacity import conic, separability, simulated
 from manifold_capacity._input import generator
 from manifold_capacity.conic import frame
 from tests import naive_kernels as naive
@@ -328,6 +328,93 @@ def test_conic_capacity_of_an_orthant_is_known():
     )
     one, two = (mc.conic_capacity(manifolds, draws=4, threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one["sq_projection"], two["sq_projection"])
+
+
+def test_a_projection_on_a_cone_of_many_points_needs_few_of_them():
+    """Column generation: more points than may enter at once, and most never do."""
+    manifolds = clouds(20, 40, 12, 0.3) * np.linspace(0.1, 10, 20)[:, None, None]
+    cones = conic.Cones(manifolds, "balanced", 3, 0.0, 0)
+    for draw, one in enumerate(cones.project_all(3, 1, "")):
+        t = cones.gaussian(draw)
+        rows = cones.points * cones.label_of(draw)[cones.owner][:, None]
+        alpha, _ = nnls(rows.T, t)
+        np.testing.assert_array_equal(np.flatnonzero(alpha), one.active)
+        np.testing.assert_allclose(one.multipliers, alpha[one.active], rtol=1e-9)
+        along = rows @ (t - alpha @ rows)
+        assert along.max() < 1e-9
+        for p, point in enumerate(one.nearest):
+            own = np.flatnonzero(cones.owner == p)
+            assert along[point] > along[own].max() - 1e-9
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
+def test_conic_capacity_of_independent_points_with_a_margin_is_gardners(kappa):
+    manifolds = np.eye(12)[:, :, None] * 3.0
+    found = mc.conic_capacity(manifolds, draws=1500 if JIT else 200, kappa=kappa)
+    assert found["capacity_low"] < mc.point_capacity(kappa) < found["capacity_high"]
+
+
+def test_distances_with_a_margin_agree_with_cvxpy():
+    manifolds, kappa = clouds(5, 12, 4, 0.6), 0.7
+    found = mc.conic_capacity(manifolds, draws=8, kappa=kappa, seed=4)
+    cones = conic.Cones(manifolds, "balanced", 8, kappa, 4)
+    for draw in range(8):
+        signs = cones.label_of(draw)[cones.owner]
+        framed = [cones.points[cones.owner == p] for p in range(5)]
+        needed = np.array([kappa * np.linalg.norm(m.mean(axis=0)) for m in framed])[cones.owner]
+        expected = naive.sq_distance_with_margin(
+            cones.points * signs[:, None], needed, cones.gaussian(draw)
+        )
+        assert found["sq_projection"][draw] == pytest.approx(expected, rel=1e-6)
+    assert found["kkt_residual"] < 1e-9
+
+
+def test_a_margin_that_no_hyperplane_keeps_leaves_no_capacity():
+    manifolds = clouds(30, 10, 5)
+    found = mc.conic_capacity(manifolds, draws=4, kappa=0.1)
+    assert np.isinf(found["sq_projection"]).all()
+    assert (found["capacity"], found["capacity_low"]) == (0, 0)
+    assert mc.conic_capacity(manifolds, draws=4)["capacity"] > 0
+    manifolds[0, :, 0] = 0  # a point at the origin keeps no margin
+    separate = clouds(3, 30, 2)
+    separate[0, :, 0] = 0
+    assert mc.conic_capacity(separate, draws=4, kappa=0.1)["capacity"] == 0
+
+
+def test_conic_capacity_far_from_the_origin_is_right_or_refused():
+    manifolds = clouds(12, 5, 8, 1.0)
+    at = {offset: mc.conic_capacity(manifolds + offset, draws=20) for offset in (1e2, 1e4)}
+    assert at[1e2]["capacity"] == pytest.approx(at[1e4]["capacity"], rel=1e-4)
+    assert at[1e4]["kkt_residual"] < 1e-9
+    with pytest.raises(ValueError, match="subtract the mean of all points, or drop duplicates"):
+        mc.conic_capacity(manifolds + 1e8, draws=20)
+
+
+def test_an_ill_conditioned_cone_whose_second_solver_gives_up_is_refused(monkeypatch):
+    def gives_up(*_):
+        raise RuntimeError("maximum number of iterations")
+
+    monkeypatch.setattr("scipy.optimize.nnls", gives_up)
+    with pytest.raises(ValueError, match="miss their optimality conditions"):
+        mc.conic_capacity(clouds(12, 5, 8, 1.0) + 1e8, draws=2)
+
+
+@pytest.mark.parametrize("exponent", [-900, 900])
+def test_capacities_do_not_depend_on_scale(exponent):
+    manifolds = clouds(6, 20, 3)
+    for function in (mc.conic_capacity, mc.simulated_capacity):
+        reference, other = (function(m, draws=4) for m in (manifolds, manifolds * 2.0**exponent))
+        for name in reference:
+            np.testing.assert_array_equal(reference[name], other[name])
+
+
+@pytest.mark.parametrize(
+    ("kappa", "message"),
+    [(-0.1, "expected a margin of at least 0, got -0.1"), (np.nan, "expected a finite margin")],
+)
+def test_bad_margins(kappa, message):
+    with pytest.raises(ValueError, match=message):
+        mc.conic_capacity(clouds(), kappa=kappa)
 
 
 def test_cones_of_nothing_have_no_capacity():

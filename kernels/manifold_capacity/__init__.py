@@ -8,6 +8,7 @@ from manifold_capacity.anchors import Anchors, Certificate, anchor_points, certi
 from manifold_capacity.capacity import mean_field_capacity
 from manifold_capacity.centers import center_correlation, low_rank
 from manifold_capacity.conic import conic_capacity
+from manifold_capacity.glue import glue
 from manifold_capacity.separability import Separation, separable
 from manifold_capacity.simulated import simulated_capacity
 
@@ -20,6 +21,7 @@ __all__ = [
     "center_correlation",
     "certify",
     "conic_capacity",
+    "glue",
     "low_rank",
     "mean_field_capacity",
     "point_capacity",

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr
 from scipy.special import bdtr, ndtri
 
-from manifold_capacity._input import Array, Manifolds, generator, joined
-from manifold_capacity._parallel import for_each, one_blas_thread
+from manifold_capacity._input import Array, Manifolds, as_manifolds, generator, joined
+from manifold_capacity._parallel import for_each, one_blas_thread, refuse_beyond_memory
 from manifold_capacity._result import Result
 from manifold_capacity.separability import decide, signed_rows
 
@@ -95,7 +95,9 @@ def simulated_capacity(
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     if draws < 1:
         raise ValueError(f"draws: expected at least 1, got {draws}")
-    points, owner = joined(manifolds)
+    arrays = as_manifolds(manifolds)
+    refuse_beyond_memory([array.shape for array in arrays], copies=3)
+    points, owner = joined(arrays)
     label_of = labeller(labels, int(owner[-1]) + 1, draws, seed)
     data = reduced(points, projection, bias)
     attributes = {
