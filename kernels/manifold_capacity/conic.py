@@ -11,34 +11,21 @@ from scipy.linalg import qr
 from scipy.special import stdtrit
 
 from manifold_capacity._input import (
-    LARGEST,
     Array,
     Manifolds,
     as_manifolds,
     generator,
     joined,
-    real_number,
     whole_number,
 )
 from manifold_capacity._parallel import for_each, one_blas_thread, refuse_beyond_memory
 from manifold_capacity._result import Result
-from manifold_capacity.nnls import solve_rows
+from manifold_capacity.nnls import WorkingSet
+from manifold_capacity.separability import nonnegative_margin
 from manifold_capacity.simulated import LEVEL, Labels, labeller
 
 BATCH = 16
 """Draws that share the products with all points."""
-
-ENTERING = 64
-"""Points that may join a draw's working set at once."""
-
-TOLERANCE = 1e-13
-"""Violations below this share of the largest projection count as none."""
-
-ACCEPTED = 1e-12
-"""Larger violations are solved again, by orthogonal transformations."""
-
-CLOSED = 1e-10
-"""A margin that needs a |t - v|² of more than one over this is taken for impossible."""
 
 REFUSED = 1e-9
 """Violations beyond this are an error, not a result."""
@@ -220,148 +207,51 @@ class Cones:
     def _project(self, draws: Sequence[int]) -> list[Projection]:
         """Project t on the cones of some draws, by column generation.
 
-        Each draw has a working set of points. In turn the problem is solved on it, and the
-        points of all that violate the optimality conditions most join it, until none does.
+        The products of all draws with all points are made together.
         """
         signs = np.array([self.label_of(draw)[self.owner] for draw in draws])
         t = np.array([self.gaussian(draw) for draw in draws])
-        tasks = [_Task(self, *pair) for pair in zip(signs, t, strict=True)]
-        open_tasks = tasks
-        while open_tasks:
-            left = np.array([task.left for task in open_tasks])
-            gradients = self._gradients(np.array([task.signs for task in open_tasks]), left)
-            open_tasks = [
-                task for task, row in zip(open_tasks, gradients, strict=True) if task.grow(row)
-            ]
-        return [task.result() for task in tasks]
+        scales = signs / self.lengths
+        sets = [
+            WorkingSet(self.points, scale, one, self.margins)
+            for scale, one in zip(scales, t, strict=True)
+        ]
+        unsolved = sets
+        while unsolved:
+            gradients = np.array([one.left for one in unsolved]) @ self.points.T
+            gradients *= np.array([one.scale for one in unsolved])
+            gradients += self.margins
+            unsolved = [one for one, row in zip(unsolved, gradients, strict=True) if one.grow(row)]
+        return [self._projection(one) for one in sets]
 
-    def _gradients(self, signs: Array, left: Array) -> Array:
-        gradients = left @ self.points.T
-        gradients /= self.lengths
-        gradients *= signs
-        gradients += self.margins
-        return gradients
-
-
-class _Task:
-    """One draw's working set."""
-
-    def __init__(self, cones: Cones, signs: Array, t: Array) -> None:
-        self.cones, self.signs, self.t = cones, signs, t
-        self.scale = 0.0
-        self.chosen = np.empty(0, np.intp)
-        self.rows = np.empty((0, len(t)))
-        self.gram = np.empty((0, 0))
-        self.alpha = np.empty(0)
-        self.left = t  # t minus its projection
-        self.gradient = np.empty(0)
-        self.solved = True
-        self.impossible = cones.impossible
-
-    def grow(self, gradient: Array) -> bool:
-        """Take in the points of largest gradient and solve; False if there are none."""
-        if len(self.chosen) == 0:
-            self.scale = float(np.abs(gradient).max())
-        self.gradient = gradient
-        outside = gradient.copy()
-        outside[self.chosen] = 0.0
-        new = np.flatnonzero(outside > TOLERANCE * self.scale)
-        if len(new) == 0 or self.impossible:
-            return False
-        if len(new) > ENTERING:
-            new = np.sort(new[np.argpartition(-outside[new], ENTERING)[:ENTERING]])
-        self._extend(new)
-        self._solve()
-        return True
-
-    def _extend(self, new: NDArray[np.intp]) -> None:
-        rows = self.cones.points[new] * (self.signs[new] / self.cones.lengths[new])[:, None]
-        cross = rows @ self.rows.T
-        self.gram = np.block([[self.gram, cross.T], [cross, rows @ rows.T]])
-        self.rows = np.concatenate([self.rows, rows])
-        self.chosen = np.concatenate([self.chosen, new])
-
-    def _solve(self) -> None:
-        q = self.rows @ self.t + self.cones.margins[self.chosen]
-        if self.cones.kappa > 0:
-            self._solve_with_margin(q)
-        else:
-            self.alpha = self._multipliers(self.gram, q, self.rows.T, self.t)
-        used = np.flatnonzero(self.alpha)
-        self.left = self.t - self.alpha[used] @ self.rows[used]
-
-    def _solve_with_margin(self, q: Array) -> None:
-        """Solve by Lawson and Hanson's (1974, chapter 23) way from distances to NNLS.
-
-        With a margin a solution may need n + 1 points at once to move on, so the problem is
-        lifted by a coordinate: min |Σ β_i z_i|² + (1 - q·β)², where α = β / (1 - q·β).
-        If that gap closes, ``Σ β_i z_i = 0`` proves that no v keeps the margin.
-        """
-        lifted = np.vstack([self.rows.T, q])
-        target = np.zeros(len(lifted))
-        target[-1] = 1.0
-        beta = self._multipliers(self.gram + np.outer(q, q), q, lifted, target)
-        gap = 1.0 - float(q @ beta)
-        self.impossible = gap < CLOSED
-        self.alpha = np.zeros(len(q)) if self.impossible else beta / gap
-
-    def _multipliers(self, gram: Array, q: Array, columns: Array, target: Array) -> Array:
-        """Return the β >= 0 of the smallest ``|columns @ β - target|``.
-
-        From the Gram matrix, or where that is too near singular from the columns themselves.
-        """
-        count = len(q)
-        beta, residual, solved = np.zeros((1, count)), np.empty(1), np.empty(1, bool)
-        solve_rows(
-            gram, q[None], np.ones(count), len(target), 100 + 10 * count,
-            beta, residual, np.empty(1, np.int64), solved,
-        )  # fmt: skip
-        self.solved = bool(solved[0])
-        if not self.solved or residual[0] > ACCEPTED:
-            from scipy.optimize import nnls
-
-            try:
-                beta[0] = nnls(columns, target)[0]
-                self.solved = True
-            except RuntimeError:  # its own cap on iterations
-                pass
-        result: Array = beta[0]
-        return result
-
-    def result(self) -> Projection:
-        used = np.flatnonzero(self.alpha)
-        used = used[np.argsort(self.chosen[used])]
-        active = self.chosen[used]
-        worst = max(float(self.gradient.max()), float(np.abs(self.gradient[active]).max(initial=0)))
-        residual = worst / self.scale if self.scale > 0 else 0.0
-        sq_norm = float(((self.t - self.left) ** 2).sum())
-        if self.impossible:
+    def _projection(self, one: WorkingSet) -> Projection:
+        """Return the solution of a working set, with the points of every manifold in order."""
+        used = np.flatnonzero(one.alpha)
+        used = used[np.argsort(one.chosen[used])]
+        active = one.chosen[used]
+        gradient = one.gradient
+        worst = max(float(gradient.max()), float(np.abs(gradient[active]).max(initial=0)))
+        residual = worst / one.largest if one.largest > 0 else 0.0
+        sq_norm = float(((one.t - one.left) ** 2).sum())
+        if self.impossible or one.impossible:
             residual, sq_norm = 0.0, np.inf
-        ends = [*self.cones.starts[1:], len(self.gradient)]
-        by_length = self.gradient * self.cones.lengths
+        by_length = gradient * self.lengths
         by_length[active] = 0.0
+        ends = [*self.starts[1:], len(gradient)]
         nearest = [
             first + int(by_length[first:end].argmax())
-            for first, end in zip(self.cones.starts, ends, strict=True)
+            for first, end in zip(self.starts, ends, strict=True)
         ]
+        inside = np.linalg.norm(one.left) <= REFUSED * np.linalg.norm(one.t)
         return Projection(
             active,
-            self.alpha[used] / self.cones.lengths[active],
+            one.alpha[used] / self.lengths[active],
             sq_norm,
             np.array(nearest),
-            len(active) < len(self.signs)
-            and bool(np.linalg.norm(self.left) <= REFUSED * np.linalg.norm(self.t)),
+            bool(inside) and len(active) < len(gradient),
             residual,
-            self.solved,
+            one.solved,
         )
-
-
-def nonnegative_margin(kappa: float) -> float:
-    """Return a margin that must be a number from 0."""
-    kappa = real_number("kappa", kappa, "margin", LARGEST)
-    if kappa < 0:
-        raise ValueError(f"kappa: expected a margin of at least 0, got {kappa}")
-    return kappa
 
 
 def frame(data: Array) -> Array:
