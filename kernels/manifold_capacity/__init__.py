@@ -9,6 +9,7 @@ from manifold_capacity.capacity import mean_field_capacity
 from manifold_capacity.centers import center_correlation, low_rank
 from manifold_capacity.conic import conic_capacity
 from manifold_capacity.glue import glue
+from manifold_capacity.resampling import by_size, resampled, resampled_difference
 from manifold_capacity.separability import Separation, separable
 from manifold_capacity.simulated import simulated_capacity
 
@@ -18,6 +19,7 @@ __all__ = [
     "Separation",
     "anchor_points",
     "ball_capacity",
+    "by_size",
     "center_correlation",
     "certify",
     "conic_capacity",
@@ -25,6 +27,8 @@ __all__ = [
     "low_rank",
     "mean_field_capacity",
     "point_capacity",
+    "resampled",
+    "resampled_difference",
     "separable",
     "simulated_capacity",
 ]
