@@ -54,12 +54,12 @@ def test_options_reach_the_function_and_missing_values_are_left_out():
     assert squares["mean"] == pytest.approx((manifolds[:, 0] ** 2).mean())
 
     def partly(given):
-        return {
-            "known": np.array([np.nan, 2.0, *[4.0] * (len(given) - 2)]),
-            "none": np.full(8, np.nan),
-        }
+        known = np.full(len(given), 4.0)
+        known[:2] = np.nan, 2.0
+        return {"known": known, "none": np.full(len(given), np.nan)}
 
-    found = mc.resampled(partly, manifolds, repeats=2)
+    found = mc.resampled(partial(partly), manifolds, repeats=2)
+    assert found.attributes["function"] == "partly"
     assert found["known"] == pytest.approx(26 / 7)
     assert np.isnan(found["none"])
 
