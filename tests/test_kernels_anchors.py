@@ -279,13 +279,36 @@ def test_a_point_inside_the_hull_changes_nothing(size):
         (np.ones((3, 2)), np.ones((2, 1)), 0, "of equal first length"),
         (np.full((2, 2), np.nan), np.ones((2, 1)), 0, "sD1: expected finite values"),
         (np.ones((2, 2)), np.full((2, 1), np.inf), 0, "t: expected finite values"),
-        (np.ones((2, 2)), np.ones((2, 1)), np.nan, "kappa: expected finite values"),
+        (np.ones((2, 2)), np.ones((2, 1)), np.nan, "kappa: expected a finite margin, got nan"),
         (np.zeros((2, 2)), np.ones((2, 1)), 0, "a last row of ones"),
     ],
 )
 def test_bad_input(points, t, kappa, message):
     with pytest.raises(ValueError, match=message):
         mc.anchor_points(points, t, kappa)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_points_of_any_size_have_the_anchors_of_the_limit(size):
+    """Small ones are one point, large ones a cone from the origin."""
+    rng = np.random.default_rng(8)
+    shape, t = rng.standard_normal((4, 9)), rng.standard_normal((5, 30))
+    found = mc.anchor_points(np.vstack([size * shape, np.ones(9)]), t, multipliers=True)
+    if size < 1:
+        limit = np.maximum(t[-1], 0) ** 2
+    else:
+        limit = [naive.sq_projection_on_cone(shape, vector[:-1]) for vector in t.T]
+    np.testing.assert_allclose(found.sq_distance, limit, rtol=1e-9, atol=1e-12)
+    assert found.kkt_residual.max() < 1e-12
+    assert np.isfinite(found.anchors).all()
+    assert (found.multipliers >= 0).all()
+
+
+def test_a_certificate_of_no_such_vector():
+    with pytest.raises(ValueError, match=r"subset: expected a whole number, got 0\.5"):
+        mc.certify(np.ones((2, 2)), np.ones((2, 1)), subset=[0.5])
+    with pytest.raises(ValueError, match="subset: expected columns of t up to 0, got 1"):
+        mc.certify(np.ones((2, 2)), np.ones((2, 1)), subset=[1])
 
 
 def test_threads_must_be_positive():

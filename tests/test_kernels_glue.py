@@ -181,7 +181,7 @@ def test_draws_without_unique_anchors_are_counted_and_warned_of():
         ({"draws": 1}, "draws: expected at least 2, for a standard error, got 1"),
         ({"inactive": "mean"}, "inactive: expected one of nearest, zero, got 'mean'"),
         ({"labels": [1, 2]}, r"labels: expected \+1 or -1"),
-        ({"seed": 0.5}, "seed: expected a whole number from 0, got 0.5"),
+        ({"seed": 0.5}, "seed: expected a whole number, got 0.5"),
     ],
 )
 def test_bad_options(options, message):

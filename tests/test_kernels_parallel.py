@@ -55,7 +55,7 @@ def test_progress_is_a_line_now_and_then(monkeypatch, capsys):
         "letters: 3 of 26, about 92 s left",
         "letters: 18 of 26, about 32 s left",
     ]
-    assert list(_parallel.reported(iter("abc"), 3, "")) == list("abc")
+    assert list(_parallel.reported(iter("abc"), 3, None)) == list("abc")
     assert capsys.readouterr().err == ""
 
 

@@ -470,7 +470,7 @@ def test_a_projection_on_a_cone_of_many_points_needs_few_of_them():
     """Column generation: more points than may enter at once, and most never do."""
     manifolds = clouds(20, 40, 12, 0.3) * np.linspace(0.1, 10, 20)[:, None, None]
     cones = conic.Cones(manifolds, "balanced", 3, 0.0, 0)
-    for draw, one in enumerate(cones.project_all(3, 1, "")):
+    for draw, one in enumerate(cones.project_all(3, 1, None)):
         t = cones.gaussian(draw)
         rows = cones.points * cones.label_of(draw)[cones.owner][:, None]
         alpha, _ = nnls(rows.T, t)

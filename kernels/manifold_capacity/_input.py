@@ -74,6 +74,22 @@ def _of_tensor(name: str, given: Any) -> Any:
     return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
 
 
+def real_labels(name: str, given: Any) -> NDArray[Any]:
+    """Return an array of labels: numbers, none of them NaN, or words."""
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise ValueError(f"{name}: expected no masked entries; drop their samples")
+    try:
+        array = np.asarray(_of_tensor(name, given))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected labels, got {str(error).splitlines()[0]}") from None
+    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.flat):
+        array = array.astype(str)
+    if array.dtype.kind not in "biufUS" or (array.dtype.kind == "f" and np.isnan(array).any()):
+        what = f"dtype {array.dtype}" if array.dtype.kind != "f" else "NaN"
+        raise ValueError(f"{name}: expected numbers or words, got {what}")
+    return array
+
+
 def whole_number(name: str, value: Any, least: int, why: str = "") -> int:
     """Return an option that must be a whole number of at least `least`."""
     try:
@@ -81,7 +97,7 @@ def whole_number(name: str, value: Any, least: int, why: str = "") -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name}: expected a whole number from {least}, got {brief(value)}")
+        raise ValueError(f"{name}: expected a whole number, got {brief(value)}")
     if number < least:
         raise ValueError(f"{name}: expected at least {least}{why}, got {number}")
     return number

@@ -34,7 +34,7 @@ def for_each(
     function: Callable[[Item], Value],
     items: Iterable[Item],
     threads: int | None = None,
-    progress: str = "",
+    progress: str | None = None,
 ) -> list[Value]:
     """Return ``[function(item) for item in items]``, computed on `threads` threads.
 
@@ -63,7 +63,7 @@ def for_each(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def reported(results: Iterable[Value], total: int, name: str) -> Iterator[Value]:
+def reported(results: Iterable[Value], total: int, name: str | None) -> Iterator[Value]:
     """Yield the results; after `PATIENCE` seconds say on standard error how many there are.
 
     On a terminal a bar, elsewhere a line every `INTERVAL` seconds. Nothing without a name.

@@ -14,6 +14,7 @@ from manifold_capacity._input import (
     Array,
     Manifolds,
     as_manifolds,
+    flag,
     generator,
     joined,
     whole_number,
@@ -39,7 +40,7 @@ def conic_capacity(
     kappa: float = 0.0,
     seed: int = 0,
     threads: int | None = None,
-    progress: bool = True,
+    progress: bool = False,
 ) -> Result:
     """Return P / ⟨δ(C_y)⟩, the capacity without bias, by the statistical dimension of cones.
 
@@ -85,8 +86,9 @@ def conic_capacity(
         optimality conditions cannot be met to 1e-9.
     """
     whole_number("draws", draws, 2, ", for an interval")
+    flag("progress", progress)
     cones = Cones(manifolds, labels, draws, kappa, seed)
-    projections = cones.project_all(draws, threads, "conic capacity" if progress else "")
+    projections = cones.project_all(draws, threads, "conic capacity" if progress else None)
     values = np.array([one.sq_norm for one in projections])
     mean = float(values.mean())
     se = float(values.std(ddof=1) / np.sqrt(draws)) if np.isfinite(mean) else np.inf
@@ -184,7 +186,9 @@ class Cones:
         """Return t of a draw, shape (n,)."""
         return generator(self.seed, 4, draw).standard_normal((self.points.shape[1],))
 
-    def project_all(self, draws: int, threads: int | None, progress: str) -> list[Projection]:
+    def project_all(
+        self, draws: int, threads: int | None, progress: str | None
+    ) -> list[Projection]:
         """Project t on the cone of every draw.
 
         Raises

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
-from manifold_capacity._input import Array, Manifolds, choice, whole_number
+from manifold_capacity._input import Array, Manifolds, choice, flag, whole_number
 from manifold_capacity._parallel import for_each, one_blas_thread
 from manifold_capacity._result import Result
 from manifold_capacity.conic import Cones, Projection
@@ -39,7 +39,7 @@ def glue(
     inactive: Inactive = "nearest",
     seed: int = 0,
     threads: int | None = None,
-    progress: bool = True,
+    progress: bool = False,
 ) -> Result:
     """Return the GLUE measures: capacity and the effective geometry that explains it.
 
@@ -121,8 +121,9 @@ def glue(
     """
     whole_number("draws", draws, 2, ", for a standard error")
     choice("inactive", inactive, get_args(Inactive))
+    flag("progress", progress)
     cones = Cones(manifolds, labels, draws, 0.0, seed)
-    projections = cones.project_all(draws, threads, "GLUE" if progress else "")
+    projections = cones.project_all(draws, threads, "GLUE" if progress else None)
     ambiguous = sum(one.ambiguous for one in projections)
     if ambiguous:
         warnings.warn(

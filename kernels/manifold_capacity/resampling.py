@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -39,7 +38,7 @@ def resampled(
     repeats: int = 50,
     left_out: float = 0.5,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool = False,
     **options: Any,
 ) -> Result:
     """Return the measures of `function` with the error that the sample of stimuli causes.
@@ -94,7 +93,7 @@ def resampled(
     whole = run(arrays)
     values = [
         run(pick(arrays))
-        for pick in reported(_first(picks, repeats), repeats, "resampling" if progress else "")
+        for pick in reported(_first(picks, repeats), repeats, "resampling" if progress else None)
     ]
     return _summary(whole, values, scale, function, over, method, repeats, left_out, seed)
 
@@ -108,7 +107,7 @@ def resampled_difference(
     repeats: int = 50,
     left_out: float = 0.5,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool = False,
     **options: Any,
 ) -> Result:
     """Return second minus first of each measure, for two networks that saw the same stimuli.
@@ -150,7 +149,7 @@ def resampled_difference(
     whole = difference(lambda side: side)
     values = [
         difference(pick)
-        for pick in reported(_first(picks, repeats), repeats, "resampling" if progress else "")
+        for pick in reported(_first(picks, repeats), repeats, "resampling" if progress else None)
     ]
     return _summary(whole, values, scale, function, over, method, repeats, left_out, seed)
 
@@ -162,7 +161,7 @@ def by_size(
     counts: Sequence[int] | None = None,
     repeats: int = 4,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool = False,
     **options: Any,
 ) -> Result:
     """Return the measures on random parts of the data, which tells whether one has enough.
@@ -217,7 +216,7 @@ def by_size(
             return run([arrays[i] for i in np.sort(rng.permutation(len(arrays))[:size])])
         return run([array[:, np.sort(rng.permutation(array.shape[1])[:size])] for array in arrays])
 
-    results = reported(map(measured, tasks), len(tasks), "sizes" if progress else "")
+    results = reported(map(measured, tasks), len(tasks), "sizes" if progress else None)
     by_task = dict(zip(tasks, results, strict=True))
     values: dict[str, tuple[tuple[str, ...], Any]] = {}
     for over, all_sizes in sizes.items():
@@ -257,10 +256,9 @@ def _runner(
     function: Callable[..., Mapping[str, Any]], options: Mapping[str, Any]
 ) -> Callable[[list[NDArray[Any]]], Values]:
     """Return the function from manifolds to its measures, each one number."""
-    quiet = {"progress": False} if "progress" in inspect.signature(function).parameters else {}
 
     def run(manifolds: list[NDArray[Any]]) -> Values:
-        result = function(manifolds, **quiet | dict(options))
+        result = function(manifolds, **options)
         values = {}
         for name, value in result.items():
             if name in SETTINGS or name.endswith(("_se", "_low", "_high", "_share")):

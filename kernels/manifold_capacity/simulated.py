@@ -65,7 +65,7 @@ def simulated_capacity(
     seed: int = 0,
     procedure: Procedure = "nested",
     threads: int | None = None,
-    progress: bool = True,
+    progress: bool = False,
 ) -> Result:
     """Return the capacity P / N_c measured by bisection on the number of features.
 
@@ -125,6 +125,7 @@ def simulated_capacity(
     choice("projection", projection, get_args(Projection))
     choice("procedure", procedure, get_args(Procedure))
     flag("bias", bias)
+    flag("progress", progress)
     whole_number("draws", draws, 1)
     kappa = nonnegative_margin(kappa)
     if kappa > 0 and (projection, procedure) != ("gaussian", "nested"):
@@ -142,7 +143,7 @@ def simulated_capacity(
         "bias": int(bias), "projection": projection, "kappa": kappa, "seed": seed,
         "procedure": procedure,
     }  # fmt: skip
-    name = "simulated capacity" if progress else ""
+    name = "simulated capacity" if progress else None
     if procedure == "nested":
         values = _nested(data, owner, label_of, draws, bias, projection, kappa, seed, threads, name)
     else:
@@ -252,7 +253,7 @@ def _nested(
     kappa: float,
     seed: int,
     threads: int | None,
-    progress: str,
+    progress: str | None,
 ) -> dict[str, tuple[tuple[str, ...], Any]]:
     largest = len(data) * (1 if kappa == 0 else REACH)
     margins = kappa * _center_norms(data, owner)
