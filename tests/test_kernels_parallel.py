@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import manifold_capacity as mc
-from manifold_capacity import _parallel
+from manifold_capacity import _parallel, separability
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -27,21 +27,31 @@ def test_results_keep_their_order_and_the_first_error_is_raised(threads):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_interrupt_drops_what_has_not_begun(threads):
-    begun = []
+def test_an_interrupt_drops_what_has_not_begun_and_ends_what_has(threads):
+    begun, ended = [], []
 
     def task(i):
         begun.append(i)
         if i == 0:
             os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
+        for _ in range(200):
+            time.sleep(0.01)
+            _parallel.may_stop()
+        ended.append(i)
 
     before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         _parallel.for_each(task, range(1000), threads)
     for thread in set(threading.enumerate()) - before:
         thread.join()
-    assert len(begun) < 1000
+    assert len(begun) <= threads
+    assert not ended
+    assert _parallel.for_each(abs, [-1, -2], threads) == [1, 2]
+
+
+def test_a_search_gives_up_once_nobody_waits(monkeypatch):
+    monkeypatch.setattr(separability, "stop_flag", lambda: np.ones(1, bool))
+    assert mc.separable(np.array([[0.0, 1.0]]), [-1, 1]).separable is None
 
 
 def test_progress_is_a_line_now_and_then(monkeypatch, capsys):

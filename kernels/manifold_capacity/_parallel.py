@@ -9,12 +9,15 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from manifold_capacity._input import whole_number
@@ -22,6 +25,8 @@ from manifold_capacity._input import whole_number
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_thread = threading.local()
 
 PATIENCE = 10.0
 """Seconds without a word."""
@@ -39,7 +44,7 @@ def for_each(
     """Return ``[function(item) for item in items]``, computed on `threads` threads.
 
     An interrupt is passed on at once: items that have not begun are dropped, and those that
-    have are left to end by themselves.
+    have end at their next `may_stop`.
 
     Parameters
     ----------
@@ -54,13 +59,36 @@ def for_each(
     items = list(items)
     if threads == 1:
         return list(reported(map(function, items), len(items), progress))
-    pool = ThreadPoolExecutor(threads)
+    stop = np.zeros(1, bool)
+    pool = ThreadPoolExecutor(threads, initializer=setattr, initargs=(_thread, "stop", stop))
     try:
         futures = [pool.submit(function, item) for item in items]
         results = (future.result() for future in futures)
         return list(reported(results, len(items), progress))
     finally:
+        stop[0] = True
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def may_stop() -> None:
+    """End the item that this thread works on if the others have been interrupted.
+
+    Long items call it at least once a second.
+    """
+    if stop_flag()[0]:
+        raise Stopped
+
+
+def stop_flag() -> NDArray[np.bool_]:
+    """Return the flag of this thread, shape (1,), true once the others have been interrupted.
+
+    For compiled code that runs for more than a second.
+    """
+    return getattr(_thread, "stop", np.zeros(1, bool))
+
+
+class Stopped(Exception):
+    """Nobody waits for the result."""
 
 
 def reported(results: Iterable[Value], total: int, name: str | None) -> Iterator[Value]:

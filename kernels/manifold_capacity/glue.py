@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
 from manifold_capacity._input import Array, Manifolds, choice, flag, whole_number
-from manifold_capacity._parallel import for_each, one_blas_thread
+from manifold_capacity._parallel import for_each, may_stop, one_blas_thread
 from manifold_capacity._result import Result
 from manifold_capacity.conic import Cones, Projection
 from manifold_capacity.simulated import Labels
@@ -180,6 +180,7 @@ class _Anchors:
 
     def of(self, draw: int) -> Array:
         """Return S without labels, shape (P, n)."""
+        may_stop()
         cones, one = self.cones, self.projections[draw]
         owner = cones.owner[one.active]
         weights = one.multipliers / np.bincount(owner, one.multipliers, cones.count)[owner]

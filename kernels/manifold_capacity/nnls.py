@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from manifold_capacity._input import Array
 from manifold_capacity._jit import compiled
+from manifold_capacity._parallel import may_stop
 
 BATCH = 2
 """A variable more may enter at once for each `BATCH` that are active."""
@@ -301,6 +302,7 @@ class WorkingSet:
 
     def grow(self, gradient: Array) -> bool:
         """Take in the points of largest gradient and solve; False if there are none."""
+        may_stop()
         if len(self.chosen) == 0:
             self.largest = float(np.abs(gradient).max())
         self.gradient = gradient

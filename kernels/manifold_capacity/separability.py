@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from manifold_capacity._input import LARGEST, Array, flag, real_array, real_number, scaled
 from manifold_capacity._jit import compiled
-from manifold_capacity._parallel import one_blas_thread
+from manifold_capacity._parallel import one_blas_thread, stop_flag
 from manifold_capacity.nnls import WorkingSet
 
 LIMIT = 200
@@ -248,7 +248,9 @@ def decide(
     if not scale.all():  # a point at the origin, which nothing separates
         multipliers[scale == 0] = 1 / np.count_nonzero(scale == 0)
         return False, Start(w, active, gram), multipliers, 0
-    verdict, steps = search(features, scale, w, gram, active, known, LIMIT, multipliers)
+    verdict, steps = search(
+        features, scale, w, gram, active, known, LIMIT, multipliers, stop_flag()
+    )
     if verdict == INSEPARABLE:
         multipliers /= multipliers.sum()
     return _ANSWERS[verdict], Start(w, active, gram), multipliers, int(steps)
@@ -326,7 +328,7 @@ def keep_margin(
 
 
 @compiled
-def search(features, scale, w, gram, active, known, limit, multipliers):  # type: ignore[no-untyped-def]
+def search(features, scale, w, gram, active, known, limit, multipliers, stop):  # type: ignore[no-untyped-def]
     """Minimise ``½ Σ [1 - z_i·w]₊²`` by Newton's method until one of the proofs is there.
 
     The matrix ``Σ z_i z_iᵀ`` over the active points changes by those that enter or leave,
@@ -335,6 +337,7 @@ def search(features, scale, w, gram, active, known, limit, multipliers):  # type
 
     `gram` is known for the active points and the first `known` features. Changes `w`, `gram`,
     `active` and, where nothing separates, `multipliers`; returns the verdict and the steps.
+    Gives up once `stop` is set.
     """
     n, m = features.shape
     rounding = 64 * n * EPSILON
@@ -348,6 +351,8 @@ def search(features, scale, w, gram, active, known, limit, multipliers):  # type
         w *= _line_search(np.ones(m), along)
     since = 0  # steps since slack and gradient were computed anew
     for step in range(limit):
+        if stop[0]:
+            return UNDECIDED, step
         if since == 0:
             _product(features, scale, w, slack)
             slack[:] = 1.0 - slack

@@ -21,7 +21,7 @@ from manifold_capacity._input import (
     joined,
     whole_number,
 )
-from manifold_capacity._parallel import for_each, one_blas_thread, refuse_beyond_memory
+from manifold_capacity._parallel import for_each, may_stop, one_blas_thread, refuse_beyond_memory
 from manifold_capacity._result import Result
 from manifold_capacity.separability import (
     decide,
@@ -271,6 +271,7 @@ def _nested(
         undecided, start, scale = 0, None, None
         low, high, n = 0, largest + 1, guess  # no feature separates; one too many stands for none
         while high - low > 1:
+            may_stop()
             made = features.with_constant(n)
             if kappa > 0:
                 points = made[int(bias) :].T.astype(np.float64)
