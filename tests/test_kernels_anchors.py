@@ -389,14 +389,6 @@ def test_truncated_code_is_compiled_anew(tmp_path, monkeypatch, damage, suffix, 
         assert again.stats.cache_hits.total() == 1
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_progress_is_shown_where_it_takes_long(monkeypatch, capsys, threads):
-    monkeypatch.setattr(_parallel, "DELAY", 0)
-    values = _parallel.for_each(lambda x: 2 * x, range(5), threads, "doubling")
-    assert values == [0, 2, 4, 6, 8]
-    assert "doubling: 100%" in capsys.readouterr().err
-
-
 def test_an_interrupt_drops_what_has_not_begun():
     began = []
 
