@@ -188,7 +188,7 @@ def _text(
         class rankings of pairs of networks, solid for the same image, dashed for a random other of
         its class; AO@3: {overlap_text(overlaps)}. Mean ± sd over seeds (C) or pairs (D).
         {runs.about()} {runs["at"][0].sizes["sample"]:,} test images; AT of
-        {selection.evaluated_epochs(runs["at"])}.
+        {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
     """
 
 
