@@ -44,6 +44,8 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
     ):
         _teacher(axes, runs, kind)
         for number, (loss, by_epoch) in enumerate(points.items()):
+            if not by_epoch:
+                continue
             colour, marker, _ = LOSSES[loss]
             x = np.array(sorted(by_epoch))
             aside = 0.012 * max(epochs) * (number - (len(points) - 1) / 2)
@@ -109,7 +111,7 @@ def _text(
         if runs.ends_early
         else ""
     )
-    if best_of not in (None, *own):
+    if own and best_of not in (None, *own):
         late += f" Table 2's teacher is of epoch {' and '.join(map(str, own))}."
     return f"""
         {style.printed(artefact)}. Students taught from unmodified AT logits, against the epoch of

@@ -28,6 +28,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
 from paper import exit_code, selection, style, tables, title
 from paper.__main__ import names
+from paper.claims import placebo
 from paper.claims import verdicts as claims
 from paper.claims.__main__ import verdicts
 from paper.claims.terms import QUANTITIES
@@ -297,6 +298,9 @@ def page() -> str:
         surprising=judged[:SURPRISING],
         tally=[MARKS[v] | {"verdict": v, "count": counts[v]} for v in claims.VERDICTS],
         fixed=Counter(each.claim.fixed for each in judged),
+        tried=(tried := placebo.trials(judged)),
+        by_chance=placebo.by_chance(tried),
+        blunt=[each.verdict.claim.id for each in tried if not each.discriminates],
         decided=Counter(each.claim.fixed for each in judged if each.judged),
         marks=MARKS,
         artefacts=artefacts,

@@ -14,6 +14,7 @@ from logit_distributions.errors import ReproError
 from paper import exit_code
 from paper.appendix_c import networks
 from paper.appendix_c.verdicts import verdicts as appendix_c
+from paper.claims import placebo
 from paper.claims.verdicts import (
     UNDECIDED,
     VERDICTS,
@@ -106,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
     parser.add_argument("--details", action="store_true", help="quotation, measure, rule, seeds")
+    parser.add_argument(
+        "--placebo", action="store_true", help="which rules hold where there is nothing to find"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, with all details")
     parsed = parser.parse_args(arguments)
     return exit_code("claims", lambda: _print(parsed))
@@ -113,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(parsed: argparse.Namespace) -> int:
     judged = verdicts(parsed.ids)
+    if parsed.placebo:
+        print("\n".join(placebo.lines(placebo.trials(judged))))
+        return 0
     if parsed.json:
         print(json.dumps([plain(each) for each in judged], indent=2, ensure_ascii=False))
         return 0
