@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from logit_distributions import images, recipes, store
+from logit_distributions import cli, images, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import capacity as manifolds
 from logit_distributions.make.checkpoint import Checkpoint
@@ -20,7 +20,7 @@ from logit_distributions.read import capacity
 from logit_distributions.read.capacity import LAYERS
 from logit_distributions.recipes import Manifolds
 from logit_distributions.store import places
-from tests import toy
+from tests import others, toy
 from tests.conftest import STORED
 
 TINY = Manifolds(exemplars=6, points=5, steps=2, n_t=40, draws=8, largest=64)
@@ -264,3 +264,21 @@ def test_stored_capacities_are_of_the_stored_weights():
         if measured.exists():
             stored = store.open_dataset(measured).attrs["checkpoint_sha256"]
             assert Checkpoint.load(file).weights_sha256 == stored
+
+
+@pytest.mark.parametrize(("suffix", "form"), [(".safetensors", "npz"), (".pt", "folder")])
+def test_anybodys_network_is_measured(suffix, form, place, capsys):
+    output = place / "mine.nc"
+    arguments = [
+        "capacity", "--checkpoint", others.weights(place, suffix),
+        "--images", others.pictures(place, form),
+        "--model", "tests.others:own_network", "--exemplars", "5", "--points", "4",
+        "--draws", "6", "--output", output, "--threads", "2",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    found = store.open_dataset(output, "capacity")
+    assert found["layer"].values.tolist() == ["input", "0", "1", "2", "3"]
+    assert dict(found.sizes) == {"layer": 5, "manifold": 5, "draw": 6}
+    assert "mine: adversarial manifolds, P = 5, M = 4" in printed
+    assert str(output) in printed

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
+from logit_distributions import cli
 from logit_distributions.errors import ReproError
-from logit_distributions.make.network import ResNet18, build, frozen
+from logit_distributions.make.network import ResNet18, build, frozen, state_of
+from tests import others
 
 
 def test_is_torchvisions_resnet18_with_a_cifar_stem():
@@ -102,3 +104,29 @@ def test_networks_of_timm():
 def test_other_kinds_of_network_are_refused(name):
     with pytest.raises(ReproError, match=f"network '{name}': expected resnet18 or another ResNet"):
         build(name, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("tests.others:nothing", "expected MODULE:FUNCTION"),
+        ("tests.others", "expected MODULE:FUNCTION"),
+        ("tests.toy:spec", "expected a torch module, got Spec"),
+        ("torch.nn:Identity", "weights do not fit the network"),
+        (None, "expected --model MODULE:FUNCTION beside it"),
+    ],
+)
+def test_what_is_wrong_with_a_network_is_one_line(model, problem, place, capsys):
+    more = ["--model", model] if model else []
+    path = str(others.weights(place, ".safetensors"))
+    images_of = str(others.pictures(place, "npz"))
+    assert cli.main(["capacity", "--checkpoint", path, "--images", images_of, *more]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert problem in error
+
+
+def test_weights_that_are_none_are_refused(place):
+    (place / "no.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ReproError, match="weights-only"):
+        state_of(place / "no.pt")
