@@ -11,7 +11,7 @@ from logit_distributions.jobs import Job
 from logit_distributions.make import run
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.logits import rounded
-from logit_distributions.make.network import laid_out, natural_logits
+from logit_distributions.make.network import Guarded, natural_logits
 from tests import others
 
 GIVEN = "small+given-mine"
@@ -36,7 +36,7 @@ def test_a_given_network_is_attacked_and_teaches(adopted, toy_sheets, capsys, mo
     found = store.open_dataset(store.path_of("logits", at.run(0)), "logits")
     assert (found.attrs["method"], found.attrs["scale"]) == ("given", GIVEN)
     test = images.load("cifar10", "test", toy_sheets)
-    logits = natural_logits(laid_out(others.own_network().eval()), test.images, "cpu")
+    logits = natural_logits(Guarded(others.own_network().eval()), test.images, "cpu")
     np.testing.assert_array_equal(found["logits"].values, rounded(logits))
     taught = store.open_dataset(Job("targets", at, 0).path, "targets")
     wrong = (taught["logits"].values.argmax(1) != taught["label"].values).mean()
@@ -68,7 +68,10 @@ def test_a_given_network_whose_factory_has_changed_is_one_line(adopted, monkeypa
         (["adopt", "mine", "--checkpoint", "{}/other.pt"], "holds other weights"),
         (["adopt", "a/b", "--checkpoint", "{}/other.pt"], "expected letters, digits"),
         (["adopt", "wide", "--checkpoint", "{}/hundred.pt"], "10 logits, got 100"),
-        (["adopt", "small", "--checkpoint", "{}/small.pt"], "takes images of 32 x 32 pixels"),
+        (
+            ["adopt", "small", "--checkpoint", "{}/small.pt"],
+            "takes images of shape (2, 3, 32, 32) and returns logits",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_given_network_is_one_line(

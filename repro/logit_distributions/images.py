@@ -519,6 +519,38 @@ def of_yours(path: Path) -> ImageSet:
     return ImageSet(pixels, labels, np.arange(len(pixels)), (), content_hash(pixels, labels))
 
 
+def first_test(dataset: str, limit: int | None = None, folder: Path | None = None) -> ImageSet:
+    """Return the first test images: those that are stored if they suffice, else the fetched ones.
+
+    Parameters
+    ----------
+    dataset : str
+    limit : int, optional
+        How many; by default all.
+    folder : Path, optional
+        As in `load`; if it is given, the stored images are not looked for.
+
+    Raises
+    ------
+    ReproError
+        If there are fewer, or no source has them.
+    """
+    count = spec_of(dataset).count["test"]
+    if limit is not None and limit > count:
+        raise ReproError(
+            f"--limit: expected at most {count:,}, the test images of {dataset}, got {limit:,}"
+        )
+    limit = limit or count
+    if folder is None and limit <= SHEET_IMAGES:
+        try:
+            data = stored(dataset)
+        except ReproError:  # the same images, from the whole data set
+            data = load(dataset, "test")
+    else:
+        data = load(dataset, "test", folder)
+    return data.take(np.arange(min(limit, len(data))))
+
+
 def stored(dataset: str) -> ImageSet:
     """Return the first 1,000 test images, which are stored, with labels from any logit dataset.
 
