@@ -19,6 +19,16 @@ def own_network() -> nn.Module:
     )
 
 
+def normalised_network() -> nn.Module:
+    """Return a network with weights of the same names that normalises its inputs."""
+
+    class Normalised(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward((images - 0.5) / 0.25)
+
+    return Normalised(*own_network())
+
+
 def hundred() -> nn.Module:
     """Return a network of a hundred classes."""
     return nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))

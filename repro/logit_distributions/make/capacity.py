@@ -155,7 +155,7 @@ def _checked(
         if left_out:
             remarks.append(f"layers are left out: {'; '.join(left_out)}")
     else:
-        seen = observed(model.model, pixels)
+        seen = observed(model.model, pixels, named=True)
         for layer in layers:
             if layer != "input" and layer in seen and seen[layer]:
                 raise ReproError(f"layer {layer!r} {seen[layer]}; choose another")
@@ -353,13 +353,21 @@ def _fault(output: Any, count: int) -> str:
 
 
 @torch.no_grad()
-def observed(model: nn.Module, images: Tensor) -> dict[str, str]:
-    """Return by name why each module cannot be measured; "" if it can."""
+def observed(model: nn.Module, images: Tensor, named: bool) -> dict[str, str]:
+    """Return by name why each module cannot be measured; "" if it can.
+
+    One that returns several tensors can, if somebody `named` it.
+    """
     seen: dict[str, str] = {}
 
     def watch(name: str) -> Any:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen[name] = "is called more than once" if name in seen else _fault(output, len(images))
+            if name in seen:
+                seen[name] = "is called more than once"
+            elif isinstance(output, (tuple, list)) and not named:
+                seen[name] = "returns several tensors"
+            else:
+                seen[name] = _fault(output, len(images))
 
         return look
 
@@ -382,7 +390,7 @@ def default_layers(model: nn.Module, images: Tensor) -> tuple[tuple[str, ...], l
     model = model.model if isinstance(model, Guarded) else model
     if isinstance(model, ResNet18):
         return LAYERS, []
-    seen = observed(model, images)
+    seen = observed(model, images, named=False)
     outer = [name for name, _ in model.named_children()]
     left_out = [f"{name} {seen[name]}" for name in outer if seen[name]]
     return ("input", *(name for name in outer if not seen[name])), left_out

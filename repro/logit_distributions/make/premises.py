@@ -119,6 +119,7 @@ def check_labels(labels: Tensor, count: int) -> None:
     ReproError
     """
     _check_numbers("labels", labels, count)
+    labels = labels.long()
     if labels.min() < 0:
         where = _first(labels < 0)
         raise ReproError(
@@ -134,6 +135,7 @@ def check_index(index: Tensor, count: int) -> None:
     ReproError
     """
     _check_numbers("index", index, count)
+    index = index.long()
     if index.min() < 0 or index.max() >= 1 << 31:
         raise ReproError(
             f"index: expected numbers from 0 to 2147483647, got {index.min()} to {index.max()}"
