@@ -27,6 +27,7 @@ from PIL import Image
 
 from logit_distributions import store
 from logit_distributions.errors import ReproError, brief
+from logit_distributions.progress import Bar
 from logit_distributions.store import files, places
 
 SPLIT_SEED = 2021
@@ -463,7 +464,10 @@ def _download(spec: Spec, scratch: Path) -> Path:
     target = scratch / spec.url.rsplit("/", 1)[-1]
     try:
         with urllib.request.urlopen(spec.url, timeout=30) as reply, target.open("wb") as file:
-            shutil.copyfileobj(reply, file)
+            size = int(reply.headers.get("Content-Length") or 0) or None
+            with Bar(total=size, desc=target.name, unit="B", unit_scale=True) as bar:
+                while part := reply.read(1 << 20):
+                    bar.update(file.write(part))
     except (OSError, urllib.error.URLError) as error:
         raise ReproError(f"could not be reached ({brief(error)})") from error
     return target
