@@ -445,7 +445,8 @@ class Evaluation:
                 f"unknown attack engine {self.engine!r}: expected one of {', '.join(ENGINES)}"
             )
         if not 0 < self.eps <= 1:
-            raise ReproError(f"eps: expected a length in (0, 1], got {self.eps}; 8/255 is usual")
+            cause = "natural accuracy needs no attack" if self.eps == 0 else "8/255 is usual"
+            raise ReproError(f"eps: expected a length in (0, 1], got {self.eps}; {cause}")
         if self.iterations < 1 or self.restarts < 1:
             raise ReproError(
                 "iterations and restarts: expected at least 1, got "

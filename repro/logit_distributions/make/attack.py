@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from logit_distributions.errors import ReproError
-from logit_distributions.make.network import cast_once, frozen
+from logit_distributions.make.network import attackable, cast_once, frozen
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.randomness import generator
 from logit_distributions.recipes import PGD, Evaluation
@@ -76,6 +76,30 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None])
     wrong = logits.scatter(1, labels[:, None], -torch.inf)
     return (wrong - own).amax(1)
+
+
+LOSSES: dict[str, Loss] = {"apgd-ce": cross_entropy, "apgd-dlr": dlr, "apgd-margin": margin}
+"""What each APGD increases."""
+
+
+def attacks_on(classes: int, settings: Evaluation) -> tuple[str, ...]:
+    """Return the attacks of an evaluation, in order, without those that need more classes.
+
+    DLR needs three classes, its targeted form four. In their place our engine takes the margin, to
+    which DLR is proportional where there are two; the official ones what their losses allow.
+    """
+    if classes >= 4 or (classes == 3 and settings.engine != "autoattack-full"):
+        return settings.attacks
+    fewer = {
+        "repro": ("apgd-ce", "apgd-margin"),
+        "autoattack": ("apgd-ce",),
+        "autoattack-full": ("apgd-ce", *(["apgd-dlr"] * (classes == 3)), "fab-t", "square"),
+    }
+    return fewer.get(settings.engine, settings.attacks)
+
+
+COMPARED = 8
+"""Images on which the network that is attacked is compared with the given one."""
 
 
 @dataclass
@@ -316,9 +340,9 @@ def verdicts(
     natural = model(images)
     strongest, strongest_logits = images.clone(), natural.clone()
     correct = natural.argmax(1) == labels
-    attacked = frozen(model)
+    attacked = attackable(model, images[:COMPARED])
     robust = []
-    for attack in settings.attacks:
+    for attack in attacks_on(natural.shape[1], settings):
         for restart in range(settings.restarts if settings.engine != "autoattack-full" else 1):
             rows = _positions(correct)
             if not len(rows):
@@ -372,7 +396,7 @@ def _ours(
         images,
         labels,
         start,
-        loss=cross_entropy if attack == "apgd-ce" else dlr,
+        loss=LOSSES[attack],
         eps=settings.eps,
         iterations=settings.iterations,
     )
@@ -419,6 +443,7 @@ def _official(
             "install the extra 'train'"
         ) from error
     standard = settings.engine == "autoattack-full"
+    classes = model(images[:1]).shape[1]
     with torch.random.fork_rng():
         official = AutoAttack(
             _Contiguous(model),
@@ -431,6 +456,8 @@ def _official(
         )
         if standard:
             official.attacks_to_run = [attack]
+            for each in (official.apgd_targeted, official.fab):
+                each.n_target_classes = min(each.n_target_classes, classes - 1)
         else:
             official.apgd.n_restarts = settings.restarts
             _set_iterations(official.apgd, settings.iterations)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from logit_distributions import choice, images
 from logit_distributions.errors import ReproError
@@ -28,6 +27,7 @@ from logit_distributions.make.network import build, laid_out
 from logit_distributions.make.options import Budget, Machine, Options
 from logit_distributions.make.precision import strict_float32, tuned_convolutions
 from logit_distributions.make.randomness import generator, key
+from logit_distributions.progress import Bar
 from logit_distributions.recipes import PGD, Recipe
 
 VALIDATION_ATTACKED = 1000
@@ -204,13 +204,12 @@ class Trainer:
         if rolling.exists():
             self.restore(Checkpoint.load(rolling).held_to(self.recipe, rolling))
         size = len(self.data)
-        with tqdm(
+        with Bar(
             total=until * size,
             initial=self.epoch * size + self.step * self.recipe.batch_size,
             unit="img",
             unit_scale=True,
             desc=self.name,
-            disable=None,
         ) as bar:
             while self.epoch < until:
                 self.finish_epoch(bar, rolling, save_every, budget)
@@ -259,7 +258,7 @@ class Trainer:
         self.correct.fill_(int(saved.sums["correct"]))
         self.seconds = saved.sums["seconds"]
 
-    def finish_epoch(self, bar: tqdm, rolling: Path, save_every: float, budget: Budget) -> None:
+    def finish_epoch(self, bar: Bar, rolling: Path, save_every: float, budget: Budget) -> None:
         draws = Epoch(len(self.data), self.name, self.epoch, device=self.machine.device)
         self.model.train()
         began = time.monotonic()
