@@ -283,7 +283,7 @@ def basis(verdict: Verdict) -> str:
         parts.append(f"{verdict.images:,} images")
     if verdict.points:
         parts.append(f"{verdict.points[0]} of {verdict.points[1]} points")
-    if len(verdict.seeds) == 1:
+    if len(verdict.seeds) == 1 and verdict.low != verdict.high:
         parts.append("interval with another training of each network")
     return "; ".join(parts)
 
