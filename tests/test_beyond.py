@@ -21,10 +21,10 @@ def results(tmp_path, monkeypatch):
 
 def test_statistics_are_those_of_each_network(results):
     toy_results.write(results / "data")
-    found = robustness.networks()
-    assert len(found) == len(store.find("logits"))
+    everyone = robustness.networks()
+    assert len(everyone) == len(store.find("logits"))
     st = store.find("logits", "st", scale="small")[0]
-    network = next(n for n in found if n.kind == "standard")
+    network = next(n for n in everyone if n.kind == "standard")
     at = store.find("logits", "at", scale="small")[0]
     overlaps = [
         naive.average_overlap(first, second, robustness.DEPTH)
@@ -36,7 +36,7 @@ def test_statistics_are_those_of_each_network(results):
     assert network.statistics["gap"] == pytest.approx(
         distribution.logit_gap(st["logits"].values).mean()
     )
-    assert {n.kind for n in found} == {"standard", "adversarial", "student of AT"}
+    assert {n.kind for n in everyone} == {"standard", "adversarial", "student of AT"}
     assert robustness._print() == 0
     text = (results / "build" / "figures" / "beyond.robustness.txt").read_text()
     assert "no interval is given" in text
