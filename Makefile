@@ -71,7 +71,7 @@ lock: ## Resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate pyproject.toml -o .locks/reader.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-annotate --extra train --extra test --extra check --extra cluster \
+		--no-annotate --extra train --extra certify --extra test --extra check --extra cluster \
 		pyproject.toml -o .locks/full.txt
 
 clean: ## Remove environments and built files

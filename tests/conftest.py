@@ -44,6 +44,13 @@ def toy_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_sheets: Path)
     return tmp_path
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the cache too."""
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Logits of the miniature, from one process that nobody killed."""

@@ -92,4 +92,4 @@ def test_without_data_one_line_says_how_to_make_it(monkeypatch, tmp_path):
     lines = [line for line in networks.report(networks.stored()) if line]
     assert len(lines) == 2
     assert "logitdist make table2" in lines[0]
-    assert "logitdist make theory/at" in lines[1]
+    assert "logitdist make figureC3" in lines[1]

@@ -35,7 +35,7 @@ def test_networks_that_are_not_stored_are_named_with_the_command():
     for name, command in (
         ("C-mean", "table2"),
         ("C-assumption", "table2"),
-        ("C-quadratic", "theory/at"),
+        ("C-quadratic", "figureC3"),
     ):
         assert without[name].verdict == MISSING
         assert f"{command}`" in without[name].reason

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pickle
 import re
 
 import numpy as np
@@ -10,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from logit_distributions import images, recipes, store
+from logit_distributions import cli, images, layer_capacity, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import capacity as manifolds
 from logit_distributions.make.checkpoint import Checkpoint
-from logit_distributions.make.network import ResNet18
+from logit_distributions.make.network import Guarded, ResNet18
 from logit_distributions.make.options import Machine, Options
 from logit_distributions.read import capacity
 from logit_distributions.read.capacity import LAYERS
 from logit_distributions.recipes import Manifolds
 from logit_distributions.store import places
-from tests import toy
+from tests import others, toy
 from tests.conftest import STORED
 
 TINY = Manifolds(exemplars=6, points=5, steps=2, n_t=40, draws=8, largest=64)
@@ -264,3 +266,186 @@ def test_stored_capacities_are_of_the_stored_weights():
         if measured.exists():
             stored = store.open_dataset(measured).attrs["checkpoint_sha256"]
             assert Checkpoint.load(file).weights_sha256 == stored
+
+
+@pytest.mark.parametrize(("suffix", "form"), [(".safetensors", "npz"), (".pt", "folder")])
+def test_anybodys_network_is_measured(suffix, form, place, capsys):
+    output = place / "mine.nc"
+    arguments = [
+        "capacity", "--checkpoint", others.weights(place, suffix),
+        "--images", others.pictures(place, form),
+        "--model", "tests.others:own_network", "--exemplars", "5", "--points", "4",
+        "--draws", "6", "--output", output, "--threads", "2",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    found = store.open_dataset(output, "capacity")
+    assert found["layer"].values.tolist() == ["input", "0", "1", "2", "3"]
+    assert dict(found.sizes) == {"layer": 5, "manifold": 5, "draw": 6}
+    assert "mine: adversarial manifolds, P = 5, M = 4" in printed
+    assert str(output) in printed
+
+
+# A network in memory
+
+QUIET = {"threads": 1, "progress": False}
+
+
+class Blocks(nn.Module):
+    """Returns tuples, uses a layer twice, has one it never calls, and one of another order."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.shared = nn.ReLU()
+        self.sequence_first = nn.Linear(8, 8)
+        self.unused = nn.Linear(2, 2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        tokens = self.shared(self.stem(images)).flatten(2).transpose(1, 2)
+        mixed, _ = self.attention(tokens, tokens, tokens)
+        turned = self.sequence_first(mixed.transpose(0, 1)).transpose(0, 1)
+        return self.head(self.shared(turned).mean(1))
+
+
+@pytest.fixture
+def blocks():
+    torch.manual_seed(0)
+    return Blocks().eval()
+
+
+@pytest.fixture
+def pixels(data):
+    return torch.from_numpy(data.images).float().div(255), torch.from_numpy(data.labels)
+
+
+def test_layers_that_cannot_be_measured_are_left_out_with_a_word(blocks, pixels, place):
+    with pytest.warns(UserWarning, match="Blocks: layers are left out") as said:
+        found = layer_capacity(blocks, *pixels, manifolds=TINY, **QUIET)
+    assert found["layer"].values.tolist() == ["input", "stem", "head"]
+    line = (
+        "layers are left out: attention returns several tensors; shared is called more than once; "
+        "sequence_first returns a tensor of shape (64, 3, 8) for 3 images; unused is not called"
+    )
+    assert [str(each.message) for each in said] == [f"Blocks: {line}"]
+    assert json.loads(found.attrs["remarks"]) == [line]
+    store.write(found, place / "mine.nc")
+    assert store.open_dataset(place / "mine.nc", "capacity").attrs["run"] == "Blocks"
+    assert not (place / "manifolds").exists()
+
+
+def test_of_a_named_module_that_returns_several_the_first_counts(blocks, pixels):
+    found = layer_capacity(
+        blocks, *pixels, layers=["attention"], kind="random", manifolds=TINY, **QUIET
+    )
+    assert found["features"].values.tolist() == [64 * 8]
+    assert found.attrs["manifold_kind"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("layer", "line"),
+    [
+        ("shared", "layer 'shared' is called more than once; choose another"),
+        ("unused", "layer 'unused' is not called; choose another"),
+        (
+            "sequence_first",
+            "layer 'sequence_first' returns a tensor of shape (64, 3, 8) for 3 images; choose "
+            "another",
+        ),
+        (
+            "nothing",
+            "no layer 'nothing' in Blocks: expected names of its modules, such as stem, attention, "
+            "attention.out_proj, shared, sequence_first, unused, head",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_measured_are_refused_by_name(layer, line, blocks, pixels):
+    with pytest.raises(ReproError) as refused:
+        layer_capacity(blocks, *pixels, layers=["stem", layer], manifolds=TINY, **QUIET)
+    assert str(refused.value) == line
+
+
+def test_layer_capacity_is_that_of_the_stage(network, data, pixels, cached):
+    layers = ("input", "pool")
+    stage = manifolds.analyse(network, data, TINY, "toy", CPU, layers)
+    found = layer_capacity(network, *pixels, layers=layers, manifolds=TINY, **QUIET)
+    for name in ("capacity", "radius", "dimension", "simulated_features"):
+        np.testing.assert_allclose(found[name], stage[name], rtol=1e-5)
+
+
+def test_without_labels_the_predictions_are_attacked(network, pixels):
+    with torch.no_grad():
+        predicted = network(pixels[0]).argmax(1)
+    some = {"layers": ["pool"], "manifolds": TINY, **QUIET}
+    found = layer_capacity(network, pixels[0], **some)
+    expected = layer_capacity(network, pixels[0], predicted, **some)
+    np.testing.assert_array_equal(found["exemplar"], expected["exemplar"])
+    np.testing.assert_allclose(found["capacity"], expected["capacity"], rtol=1e-5)
+
+
+def test_too_few_images_are_refused_before_anything_is_attacked(network, pixels):
+    with pytest.raises(ReproError) as refused:
+        layer_capacity(network, pixels[0][:3], pixels[1][:3], manifolds=TINY)
+    assert str(refused.value) == "expected at least 6 images, got 3; ask for fewer"
+
+
+def test_what_is_unfinished_is_of_what_the_network_computes(cached, data, network):
+    def folder(scale):
+        return manifolds._unfinished(Guarded(Scaled(network, scale).eval()), data, TINY, "a", ())
+
+    assert folder(1.0) == folder(1.0) != folder(2.0)
+
+
+class Scaled(nn.Module):
+    """Multiplies the logits by a number that is in no state dict."""
+
+    def __init__(self, inner, scale):
+        super().__init__()
+        self.inner, self.scale = inner, scale
+
+    def forward(self, images):
+        return self.scale * self.inner(images)
+
+
+@pytest.mark.parametrize("error", [EOFError("Ran out of input"), pickle.UnpicklingError("cut")])
+def test_a_damaged_cache_of_kernels_is_one_line(error, network, pixels, monkeypatch):
+    def damaged(*arguments):
+        raise error
+
+    monkeypatch.setattr(manifolds, "measure", damaged)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/some/cache")
+    with pytest.raises(ReproError) as refused:
+        layer_capacity(network, *pixels, layers=["pool"], manifolds=TINY, **QUIET)
+    assert str(refused.value) == (
+        "numba's cache of compiled kernels is damaged, likely by a kill or a full disk; delete "
+        "/some/cache"
+    )
+
+
+REFUSED = {
+    ("--dataset", "cifar10", "--images", "{place}"): "--dataset: does not apply beside --images, "
+    "which are yours",
+    ("--dataset", "mnist"): "unknown data set 'mnist': expected one of cifar10, cifar100",
+    ("--seed", "1"): "--seed: does not apply to --checkpoint",
+    ("--kind", "class", "--exemplars", "5"): "--exemplars: does not apply to manifolds of kind "
+    "class",
+    ("--kind", "class", "--eps", "0.1"): "--eps: does not apply to manifolds of kind class",
+    ("--eps", "8"): "--eps: expected a length in (0, 1], got 8.0; 8/255 is usual",
+    ("--output", "{place}"): "--output {place}: expected a file, got a folder",
+    ("--exemplars", "1001"): "expected at least 1001 images, got 1000; ask for fewer",
+    ("--layers", "stem"): "no layer 'stem' in Sequential: expected names of its modules, such as "
+    "0, 1, 2, 3",
+    ("--device", "gpu"): "unknown device 'gpu': expected cpu, cuda or cuda:N",
+}
+
+
+@pytest.mark.parametrize("more", REFUSED, ids=" ".join)
+def test_what_capacity_refuses_is_one_line_before_it_begins(more, place, capsys, monkeypatch):
+    monkeypatch.setattr(manifolds, "manifolds", None)
+    path = others.weights(place, ".pt")
+    arguments = ["capacity", "--checkpoint", str(path), "--model", "tests.others:own_network"]
+    assert cli.main([*arguments, *(each.format(place=place) for each in more)]) == 1
+    line = REFUSED[more].format(place=place)
+    assert capsys.readouterr().err == f"logitdist: error: {line}\n"

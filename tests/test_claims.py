@@ -18,6 +18,7 @@ from paper.claims import verdicts as claims
 from paper.claims.__main__ import main
 from paper.claims.__main__ import verdicts as judged_all
 from paper.claims.terms import Estimate
+from tests import toy_results
 from tests.conftest import STORED
 
 TEACHERS = ("st", "at")
@@ -171,6 +172,25 @@ def test_a_renamed_dataset_is_refused(copy):
     run.rename(copy / "logits" / "cifar10-small-normal-seed0.nc")
     with pytest.raises(ReproError, match="likely copied or renamed"):
         judged("distils")
+
+
+def test_another_scale_is_taken_with_no_fewer_seeds_and_the_papers_always(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+
+    def after_writing(scale, *seeds):
+        for name in TEACHERS:
+            for seed in seeds:
+                made = toy_results.logits(recipes.recipe(name, scale), seed, 100)
+                store.write(made, tmp_path / "logits" / f"{made.attrs['run']}.nc")
+        terms.forget()
+        return judged("gap-lower")["gap-lower"]
+
+    assert after_writing("small", 0, 1).scale == "small"
+    assert after_writing("medium", 0).scale == "small"
+    verdict = after_writing("medium", 1)
+    assert (verdict.scale, verdict.seeds) == ("medium", (0, 1))
+    assert "the data are of the medium scale" in verdict.reason
+    assert after_writing("paper", 0).scale == "paper"
 
 
 def estimate(*values, spread=0.1, images=100):

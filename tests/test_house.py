@@ -12,7 +12,7 @@ from logit_distributions.store import places
 PACKAGE = places.ROOT / "repro" / "logit_distributions"
 ORDER = (
     "cli", "bench", "make", "plans", "jobs", "choice", "read", "images", "manipulations", "store",
-    "recipes", "errors",
+    "recipes", "progress", "errors",
 )  # fmt: skip
 """Each room may use those to its right."""
 

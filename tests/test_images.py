@@ -199,3 +199,9 @@ def test_numpy_archives_with_objects_are_refused(tmp_path):
     path.write_bytes(file.getvalue())
     with pytest.raises(ReproError, match="not a readable image cache"):
         images._read_npz(path)
+
+
+def test_images_that_are_none_are_refused(place):
+    np.savez(place / "no.npz", images=np.zeros((2, 3, 4, 4)))
+    with pytest.raises(ReproError, match="images are float64"):
+        images.of_yours(place / "no.npz")

@@ -252,7 +252,7 @@ def stored() -> Studies:
 
 
 MISSING_LOGITS = "no logit datasets in data/logits: make them with `logitdist make table2`"
-MISSING_STEPS = "no gradient steps in data/theory: make them with `logitdist make theory/at`"
+MISSING_STEPS = "no gradient steps in data/theory: make them with `logitdist make figureC3`"
 
 LOGIT_HEADER = (
     "run", "samples", "ratio 10/50/90 %", "ratio < 0.1", "mean largest", "wrong: mean largest",

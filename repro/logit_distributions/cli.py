@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from logit_distributions.recipes import Evaluation, Manifolds, Scale
 from logit_distributions.store import places
 
 if TYPE_CHECKING:
-    from logit_distributions.images import ImageSet
     from logit_distributions.make.options import Machine, Options
 
 DESCRIPTION = """\
@@ -173,12 +173,20 @@ def _add_show(command: argparse.ArgumentParser) -> None:
 
 
 def _show(parsed: argparse.Namespace) -> int:
-    """Show what datasets hold and where they came from."""
-    for path in parsed.paths:
-        dataset = store.open_dataset(path)
-        print(dataset.drop_attrs(deep=False))
+    """Show what datasets hold, where they came from, and their accuracies or capacities."""
+    from logit_distributions.read import capacity, describe
+
+    opened = [store.open_dataset(path) for path in parsed.paths]
+    for path, dataset in zip(parsed.paths, opened, strict=True):
+        print(f"{path}:" if len(opened) > 1 else "", dataset.drop_attrs(deep=False), sep="\n")
         for name, value in dataset.attrs.items():
             print(f"  {name:20s} {value}")
+    logits = [each for each in opened if each.attrs["kind"] == "logits"]
+    if logits:
+        print(describe.describe(*logits))
+    for each in opened:
+        if each.attrs["kind"] == "capacity":
+            print("\n".join(capacity.network_lines(each)))
     return 0
 
 
@@ -233,41 +241,54 @@ def _add_attack(command: argparse.ArgumentParser) -> None:
         "implementation; autoattack-full: its whole suite; odi: PGD with diversified starts",
     )
     command.add_argument("--eps", type=_length, help="Linf radius (default the recipe's, 8/255)")
-    command.add_argument("--iterations", type=int, default=100, help="of APGD (default 100)")
-    command.add_argument("--restarts", type=int, default=1, help="random restarts (default 1)")
+    command.add_argument("--iterations", type=int, help="of APGD (default 100)")
+    command.add_argument("--restarts", type=int, help="random restarts (default 1)")
     command.add_argument("--limit", type=_count, metavar="N", help="only the first N test images")
 
 
 def _attack(parsed: argparse.Namespace) -> int:
     """Attack a network of yours, or one of ours with other settings, and store its logits."""
     wanted = _network(parsed)
-    eps = (wanted.recipe.eps if wanted else Evaluation.eps) if parsed.eps is None else parsed.eps
-    settings = Evaluation(parsed.engine, eps, parsed.iterations, parsed.restarts)
+    settings = _evaluation(parsed, wanted)
+    name = parsed.checkpoint.stem if wanted is None else wanted.run
+    output = _output(parsed.output or Path(f"{name}-{parsed.engine}.nc"))
     options = _options(parsed)
     from logit_distributions import images
     from logit_distributions.make import logits
     from logit_distributions.read import describe
 
-    if parsed.images is None and (parsed.limit or sys.maxsize) <= images.SHEET_IMAGES:
-        data = images.stored(parsed.dataset)
-    else:
-        data = images.load(parsed.dataset, "test", parsed.images)
-    data = data.take(data.index[: parsed.limit])
+    data = images.first_test(parsed.dataset, parsed.limit, parsed.images)
+    digest = hashlib.sha256(str(output.absolute()).encode()).hexdigest()
+    partial = places.cache() / "attacks" / f"to-{digest[:16]}.npz"
     if wanted is None:
-        weights, name = parsed.checkpoint, parsed.checkpoint.stem
-        dataset = logits.of_yours(weights, parsed.model, data, settings, options)
+        dataset = logits.of_yours(parsed.checkpoint, parsed.model, data, settings, options, partial)
     else:
-        name = wanted.run
         checkpoint = _made_checkpoint(wanted, options)
         model = checkpoint.model(len(data.classes))
         key = (name, checkpoint.weights_sha256)
-        dataset = logits.attack(model, data, settings, options, key)
+        dataset = logits.attack(model, data, settings, options, key, partial)
         dataset = dataset.assign_attrs(checkpoint.attributes("logits", data))
-    path = parsed.output or Path(f"{name}-{parsed.engine}.nc")
-    store.write(dataset, path)
+    store.save(dataset, output)
+    partial.unlink(missing_ok=True)
     networks = {name: dataset, **describe.teachers(parsed.dataset)}
-    print("\n".join([*describe.lines(networks), str(path)]))
+    print("\n".join([*describe.lines(networks), str(output)]))
     return 0
+
+
+FIXED = {"autoattack-full": ("iterations", "restarts"), "odi": ("iterations",)}
+"""Settings that an engine does not let anybody choose."""
+
+
+def _evaluation(parsed: argparse.Namespace, wanted: jobs.Job | None) -> Evaluation:
+    for name in FIXED.get(parsed.engine, ()):
+        if getattr(parsed, name) is not None:
+            raise ReproError(f"--{name}: does not apply to the engine {parsed.engine}")
+    given = {
+        name: getattr(parsed, name)
+        for name in ("engine", "eps", "iterations", "restarts")
+        if getattr(parsed, name) is not None
+    }
+    return Evaluation(**{"eps": wanted.recipe.eps if wanted else Evaluation.eps} | given)
 
 
 def _add_capacity(command: argparse.ArgumentParser) -> None:
@@ -276,42 +297,55 @@ def _add_capacity(command: argparse.ArgumentParser) -> None:
         "--kind", default="adversarial", choices=("adversarial", "random", "class"),
         help="ends of PGD from random starts (default), random points in the ball, clean classes",
     )  # fmt: skip
-    command.add_argument("--exemplars", type=_count, default=50, metavar="P", help="default 50")
+    command.add_argument("--exemplars", type=_count, metavar="P", help="default 50")
     command.add_argument("--points", type=_count, default=50, metavar="M", help="default 50")
     command.add_argument("--draws", type=_count, default=60, help="of simulations (default 60)")
-    command.add_argument("--eps", type=_length, default=8 / 255, help="Linf radius")
+    command.add_argument("--eps", type=_length, help="Linf radius (default 8/255)")
     command.add_argument("--layers", nargs="+", metavar="NAME", help="names of modules")
+    command.set_defaults(dataset=None)
 
 
 def _capacity(parsed: argparse.Namespace) -> int:
     """Measure the capacity of manifolds, layer by layer, of a network of yours or of ours."""
+    if parsed.images and parsed.dataset and parsed.recipe is None:
+        raise ReproError("--dataset: does not apply beside --images, which are yours")
+    parsed.dataset = parsed.dataset or "cifar10"
     wanted = _network(parsed)
-    settings = Manifolds(
-        parsed.kind, parsed.exemplars, parsed.points, parsed.eps, draws=parsed.draws
-    )
+    settings = _manifolds(parsed)
+    name = parsed.checkpoint.stem if wanted is None else wanted.run
+    output = _output(parsed.output or Path(f"{name}-capacity.nc"))
     options = _options(parsed)
     from logit_distributions import images
     from logit_distributions.make import capacity
-
-    data: ImageSet
-    data = images.of_yours(parsed.images) if parsed.images else images.stored(parsed.dataset)
-    if wanted is None:
-        name = parsed.checkpoint.stem
-        dataset = capacity.of_yours(
-            parsed.checkpoint, parsed.model, data, settings, parsed.layers, options
-        )
-    else:
-        name = wanted.run
-        checkpoint = _made_checkpoint(wanted, options)
-        model = checkpoint.model(len(images.spec_of(parsed.dataset).classes))
-        dataset = capacity.analyse(model, data, settings, name, options, parsed.layers)
-        dataset = dataset.assign_attrs(checkpoint.attributes("capacity", data))
-    path = parsed.output or Path(f"{name}-capacity.nc")
-    store.write(dataset, path)
     from logit_distributions.read.capacity import network_lines
 
-    print("\n".join([*network_lines(dataset), str(path)]))
+    if parsed.images:
+        data = images.of_yours(parsed.images)
+    else:
+        data = images.first_test(parsed.dataset, images.SHEET_IMAGES)
+    if wanted is None:
+        weights, model = parsed.checkpoint, parsed.model
+        dataset = capacity.of_yours(weights, model, data, settings, parsed.layers, options, output)
+    else:
+        checkpoint = _made_checkpoint(wanted, options)
+        dataset = capacity.written(
+            checkpoint.model(len(images.spec_of(parsed.dataset).classes)), data, settings, name,
+            options, parsed.layers, checkpoint.attributes("capacity", data), output,
+        )  # fmt: skip
+    print("\n".join([*network_lines(dataset), str(output)]))
     return 0
+
+
+def _manifolds(parsed: argparse.Namespace) -> Manifolds:
+    if parsed.kind == "class":
+        for name in ("exemplars", "eps"):
+            if getattr(parsed, name) is not None:
+                raise ReproError(f"--{name}: does not apply to manifolds of kind class")
+    eps = Manifolds.eps if parsed.eps is None else parsed.eps
+    if not 0 < eps <= 1:
+        raise ReproError(f"--eps: expected a length in (0, 1], got {eps}; 8/255 is usual")
+    exemplars = parsed.exemplars or Manifolds.exemplars
+    return Manifolds(parsed.kind, exemplars, parsed.points, eps, draws=parsed.draws)
 
 
 def _add_adopt(command: argparse.ArgumentParser) -> None:
@@ -387,6 +421,11 @@ def _add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=_path, metavar="FILE", help="where the dataset goes")
     _add_choice(command)
     _add_running(command)
+    command.set_defaults(**dict.fromkeys(OF_RECIPES))
+
+
+OF_RECIPES = ("scale", "seed", "precision", "save_every")
+"""Options that say nothing of a network of yours."""
 
 
 def _add_yours(command: argparse.ArgumentParser, required: bool = False) -> None:
@@ -405,12 +444,35 @@ def _network(parsed: argparse.Namespace) -> jobs.Job | None:
     """Return the job whose checkpoint is meant, or None of a network of yours."""
     if (parsed.recipe is None) == (parsed.checkpoint is None):
         raise ReproError("expected a recipe, or --checkpoint with a network of your own")
+    from logit_distributions.images import spec_of
+
+    spec_of(parsed.dataset)
+    if parsed.recipe is None and parsed.model is None:
+        raise ReproError("--checkpoint: expected --model MODULE:FUNCTION beside it")
+    if parsed.recipe is not None and parsed.model is not None:
+        raise ReproError("--model: does not apply to a recipe")
+    for name in OF_RECIPES if parsed.recipe is None else ():
+        if getattr(parsed, name) is not None:
+            raise ReproError(f"--{name.replace('_', '-')}: does not apply to --checkpoint")
+    parsed.precision = parsed.precision or "auto"
+    parsed.save_every = 60.0 if parsed.save_every is None else parsed.save_every
     if parsed.recipe is None:
-        if parsed.model is None:
-            raise ReproError("--checkpoint: expected --model MODULE:FUNCTION beside it")
         return None
+    seeds = parsed.seed or recipes.SEEDS[:1]
+    if len(seeds) > 1:
+        raise ReproError(f"--seed: expected one, got {' '.join(map(str, seeds))}")
     wanted = recipes.recipe(parsed.recipe, parsed.scale or "small", parsed.dataset)
-    return jobs.Job("checkpoint", wanted, parsed.seed[0])
+    return jobs.Job("checkpoint", wanted, seeds[0])
+
+
+def _output(path: Path) -> Path:
+    """Return a path that a dataset can be written to, or refuse it before anything is made."""
+    if path.is_dir():
+        raise ReproError(f"--output {path}: expected a file, got a folder")
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ReproError(f"--output {path}: cannot be written, as {folder} is no writable folder")
+    return path
 
 
 def _made_checkpoint(job: jobs.Job, options: Options):  # type: ignore[no-untyped-def]

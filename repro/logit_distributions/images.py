@@ -27,6 +27,7 @@ from PIL import Image
 
 from logit_distributions import store
 from logit_distributions.errors import ReproError, brief
+from logit_distributions.progress import Bar
 from logit_distributions.store import files, places
 
 SPLIT_SEED = 2021
@@ -463,7 +464,10 @@ def _download(spec: Spec, scratch: Path) -> Path:
     target = scratch / spec.url.rsplit("/", 1)[-1]
     try:
         with urllib.request.urlopen(spec.url, timeout=30) as reply, target.open("wb") as file:
-            shutil.copyfileobj(reply, file)
+            size = int(reply.headers.get("Content-Length") or 0) or None
+            with Bar(total=size, desc=target.name, unit="B", unit_scale=True) as bar:
+                while part := reply.read(1 << 20):
+                    bar.update(file.write(part))
     except (OSError, urllib.error.URLError) as error:
         raise ReproError(f"could not be reached ({brief(error)})") from error
     return target
@@ -517,6 +521,38 @@ def of_yours(path: Path) -> ImageSet:
         ) from error
     pixels, labels = np.ascontiguousarray(pixels), labels.astype(np.int64)
     return ImageSet(pixels, labels, np.arange(len(pixels)), (), content_hash(pixels, labels))
+
+
+def first_test(dataset: str, limit: int | None = None, folder: Path | None = None) -> ImageSet:
+    """Return the first test images: those that are stored if they suffice, else the fetched ones.
+
+    Parameters
+    ----------
+    dataset : str
+    limit : int, optional
+        How many; by default all.
+    folder : Path, optional
+        As in `load`; if it is given, the stored images are not looked for.
+
+    Raises
+    ------
+    ReproError
+        If there are fewer, or no source has them.
+    """
+    count = spec_of(dataset).count["test"]
+    if limit is not None and limit > count:
+        raise ReproError(
+            f"--limit: expected at most {count:,}, the test images of {dataset}, got {limit:,}"
+        )
+    limit = limit or count
+    if folder is None and limit <= SHEET_IMAGES:
+        try:
+            data = stored(dataset)
+        except ReproError:  # the same images, from the whole data set
+            data = load(dataset, "test")
+    else:
+        data = load(dataset, "test", folder)
+    return data.take(np.arange(min(limit, len(data))))
 
 
 def stored(dataset: str) -> ImageSet:

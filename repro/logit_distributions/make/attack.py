@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from logit_distributions.errors import ReproError
-from logit_distributions.make.network import cast_once, frozen
+from logit_distributions.make.network import attackable, cast_once, frozen
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.randomness import generator
 from logit_distributions.recipes import PGD, Evaluation
@@ -76,6 +76,30 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None])
     wrong = logits.scatter(1, labels[:, None], -torch.inf)
     return (wrong - own).amax(1)
+
+
+LOSSES: dict[str, Loss] = {"apgd-ce": cross_entropy, "apgd-dlr": dlr, "apgd-margin": margin}
+"""What each APGD increases."""
+
+
+def attacks_on(classes: int, settings: Evaluation) -> tuple[str, ...]:
+    """Return the attacks of an evaluation, in order, without those that need more classes.
+
+    DLR needs three classes, its targeted form four. In their place our engine takes the margin, to
+    which DLR is proportional where there are two; the official ones what their losses allow.
+    """
+    if classes >= 4 or (classes == 3 and settings.engine != "autoattack-full"):
+        return settings.attacks
+    fewer = {
+        "repro": ("apgd-ce", "apgd-margin"),
+        "autoattack": ("apgd-ce",),
+        "autoattack-full": ("apgd-ce", *(["apgd-dlr"] * (classes == 3)), "fab-t", "square"),
+    }
+    return fewer.get(settings.engine, settings.attacks)
+
+
+COMPARED = 8
+"""Images on which the network that is attacked is compared with the given one."""
 
 
 @dataclass
@@ -274,7 +298,7 @@ def odi(
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What an evaluation found.
+    """What an evaluation says of each image.
 
     Attributes
     ----------
@@ -316,9 +340,9 @@ def verdicts(
     natural = model(images)
     strongest, strongest_logits = images.clone(), natural.clone()
     correct = natural.argmax(1) == labels
-    attacked = frozen(model)
+    attacked = attackable(model, images[:COMPARED])
     robust = []
-    for attack in settings.attacks:
+    for attack in attacks_on(natural.shape[1], settings):
         for restart in range(settings.restarts if settings.engine != "autoattack-full" else 1):
             rows = _positions(correct)
             if not len(rows):
@@ -326,15 +350,16 @@ def verdicts(
             if settings.engine.startswith("autoattack"):
                 if restart:
                     break
-                found = _official(model, images[rows], labels[rows], attack, settings)
+                adversarial = _official(model, images[rows], labels[rows], attack, settings)
             else:
                 draws = functools.partial(_draws, index[rows], settings.seed, attack, restart)
-                found = _ours(attacked, images[rows], labels[rows], attack, draws, settings)
-            found = torch.clamp(found, images[rows] - settings.eps, images[rows] + settings.eps)
-            found = found.clamp_(0, 1)
-            assert (found - images[rows]).abs().max() <= settings.eps + 1e-6
-            logits = model(found)
-            strongest[rows], strongest_logits[rows] = found, logits
+                adversarial = _ours(attacked, images[rows], labels[rows], attack, draws, settings)
+            low, high = images[rows] - settings.eps, images[rows] + settings.eps
+            adversarial = torch.clamp(adversarial, low, high)
+            adversarial = adversarial.clamp_(0, 1)
+            assert (adversarial - images[rows]).abs().max() <= settings.eps + 1e-6
+            logits = model(adversarial)
+            strongest[rows], strongest_logits[rows] = adversarial, logits
             correct[rows] = logits.argmax(1) == labels[rows]
         robust.append(correct.clone())
     return Verdicts(natural, strongest_logits, torch.stack(robust))
@@ -371,7 +396,7 @@ def _ours(
         images,
         labels,
         start,
-        loss=cross_entropy if attack == "apgd-ce" else dlr,
+        loss=LOSSES[attack],
         eps=settings.eps,
         iterations=settings.iterations,
     )
@@ -418,6 +443,7 @@ def _official(
             "install the extra 'train'"
         ) from error
     standard = settings.engine == "autoattack-full"
+    classes = model(images[:1]).shape[1]
     with torch.random.fork_rng():
         official = AutoAttack(
             _Contiguous(model),
@@ -430,6 +456,8 @@ def _official(
         )
         if standard:
             official.attacks_to_run = [attack]
+            for each in (official.apgd_targeted, official.fab):
+                each.n_target_classes = min(each.n_target_classes, classes - 1)
         else:
             official.apgd.n_restarts = settings.restarts
             _set_iterations(official.apgd, settings.iterations)

@@ -66,5 +66,7 @@ def crop_and_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Scale uint8 pixels to float32 in [0, 1], channels last in memory."""
-    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+    """Scale uint8 pixels to float32 in [0, 1], channels last in memory; leave float32 ones."""
+    if images.dtype == torch.uint8:
+        images = images.float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)

@@ -11,31 +11,41 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import json
+import os
+import pickle
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
+import manifold_capacity
 from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
 from logit_distributions.jobs import Job
 from logit_distributions.make.attack import pgd
 from logit_distributions.make.augment import to_float
-from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours
-from logit_distributions.make.network import ResNet18, load, natural_logits
+from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours, sealed
+from logit_distributions.make.logits import taken
+from logit_distributions.make.network import Guarded, ResNet18, attackable, load, natural_logits
 from logit_distributions.make.options import Options
 from logit_distributions.make.precision import strict_float32
+from logit_distributions.make.premises import check_classes, check_model, check_network, failed
 from logit_distributions.make.randomness import generator
+from logit_distributions.progress import Bar
 from logit_distributions.read.capacity import LAYERS, measure
 from logit_distributions.recipes import PGD, Manifolds
 from logit_distributions.store import places
@@ -59,6 +69,105 @@ def capacity(job: Job, options: Options) -> xr.Dataset:
     return measured.assign_attrs(checkpoint.attributes("capacity", data))
 
 
+def layer_capacity(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    kind: Literal["adversarial", "random", "class"] = "adversarial",
+    manifolds: Manifolds | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+    name: str | None = None,
+) -> xr.Dataset:
+    """Return capacity, radius and dimension of every layer of a network in memory.
+
+    Parameters
+    ----------
+    model, images, device, progress, name
+        As in `logits.evaluate`.
+    labels : Tensor of whole numbers, shape (n,), optional
+        By default the network's own predictions.
+    layers : sequence of str, optional
+        Names of modules, and ``"input"``; by default the input and the outermost modules, without
+        those that are called twice or return no tensor, which a warning names. Of a named module
+        that returns several tensors the first counts.
+    kind : {"adversarial", "random", "class"}
+        Ends of PGD from random starts, random points of the ball, or the clean images of a class.
+    manifolds : Manifolds, optional
+        All other settings, such as the number of exemplars; its kind gives way to `kind`.
+    threads : int, optional
+        Of the kernels; by default all processors.
+
+    Returns
+    -------
+    Dataset
+        Of kind ``capacity``, as stored runs.
+
+    Raises
+    ------
+    ReproError
+        If anything given is not what was expected.
+    """
+    settings = replace(manifolds or Manifolds(), kind=kind)
+    with torch.inference_mode(False):
+        first = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
+        data, guarded, options = taken(model, images, first, None, device, progress)
+        if labels is None:
+            data = replace(data, labels=np.full(len(data), -1))
+        name = name or type(model).__name__
+        data, layers, remarks = _checked(guarded, data, settings, layers, options)
+        options = replace(options, threads=threads)
+        with tempfile.TemporaryDirectory() as folder:
+            dataset = analyse(guarded, data, settings, name, options, layers, Path(folder))
+    for remark in remarks:
+        warnings.warn(f"{name}: {remark}", stacklevel=2)
+    about = attributes_of_yours(name, model, "capacity", data, settings.seed)
+    return sealed(dataset, about, remarks)
+
+
+def _checked(
+    model: Guarded,
+    data: ImageSet,
+    settings: Manifolds,
+    layers: Sequence[str] | None,
+    options: Options,
+) -> tuple[ImageSet, tuple[str, ...], list[str]]:
+    """Return labelled images, layers that can be measured and what is to be said of them."""
+    device = options.machine.resolve().device
+    model = model.to(device)
+    if settings.kind != "class":
+        exemplars(data.labels, settings.exemplars)  # are there enough?
+    pixels = to_float(torch.from_numpy(data.images[:3]).to(device))
+    classes = check_network(model, pixels).shape[1]
+    if (data.labels < 0).any():
+        parts = np.array_split(data.images, -(-len(data) // PREDICTED))
+        predicted = [natural_logits(model, part, device).argmax(1) for part in parts]
+        data = replace(data, labels=np.concatenate(predicted).astype(np.int64))
+    check_classes(torch.from_numpy(data.labels), classes)
+    remarks = []
+    if settings.kind == "adversarial":
+        remarks = failed(model, pixels, torch.from_numpy(data.labels[:3]).to(device))
+    if layers is None:
+        layers, left_out = default_layers(model.model, pixels)
+        if left_out:
+            remarks.append(f"layers are left out: {'; '.join(left_out)}")
+    else:
+        seen = observed(model.model, pixels, named=True)
+        for layer in layers:
+            if layer != "input" and layer in seen and seen[layer]:
+                raise ReproError(f"layer {layer!r} {seen[layer]}; choose another")
+        with recording(model, layers):
+            pass  # are there such layers?
+    return data, tuple(layers), remarks
+
+
+PREDICTED = 250
+"""Images that are classified together where no labels are given."""
+
+
 def of_yours(
     weights: Path,
     factory: str,
@@ -66,8 +175,9 @@ def of_yours(
     settings: Manifolds,
     layers: Sequence[str] | None,
     options: Options,
+    output: Path,
 ) -> xr.Dataset:
-    """Return capacities of anybody's network, as a dataset of kind ``capacity``.
+    """Return capacities of anybody's network, as a dataset of kind ``capacity``; write it.
 
     Parameters
     ----------
@@ -78,13 +188,37 @@ def of_yours(
     settings : Manifolds
     layers : sequence of str or None
     options : Options
+    output : Path
+        Written whole or not at all; after that nothing is kept to go on from.
     """
     model = load(weights, factory)
-    if (data.labels < 0).any():
-        predicted = natural_logits(model, data.images, "cpu").argmax(1)
-        data = dataclasses.replace(data, labels=predicted.astype(np.int64))
-    measured = analyse(model, data, settings, weights.stem, options, layers)
-    return measured.assign_attrs(attributes_of_yours(weights, "capacity", data, settings.seed))
+    check_model(model, factory)
+    guarded = Guarded(model)
+    data, layers, remarks = _checked(guarded, data, settings, layers, options)
+    about = attributes_of_yours(weights.stem, model, "capacity", data, settings.seed)
+    about["remarks"] = json.dumps(remarks)
+    return written(guarded, data, settings, weights.stem, options, layers, about, output)
+
+
+def written(
+    model: nn.Module,
+    data: ImageSet,
+    settings: Manifolds,
+    name: str,
+    options: Options,
+    layers: Sequence[str] | None,
+    about: Mapping[str, Any],
+    output: Path,
+) -> xr.Dataset:
+    """Return what `analyse` does with attributes, written to `output`; drop what was unfinished."""
+    model = model.to(options.machine.resolve().device)
+    first = to_float(torch.from_numpy(data.images[:3]).to(options.machine.resolve().device))
+    layers = tuple(layers or default_layers(model, first)[0])
+    folder = _unfinished(model, data, settings, name, layers)
+    dataset = analyse(model, data, settings, name, options, layers, folder).assign_attrs(about)
+    store.save(dataset, output)
+    shutil.rmtree(folder, ignore_errors=True)
+    return dataset
 
 
 def exemplars(labels: NDArray[np.int64], count: int) -> NDArray[np.intp]:
@@ -171,6 +305,7 @@ def recording(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Ten
 
     ``input`` is what the model is given. Emptied by every call of the model.
     """
+    model = model.model if isinstance(model, Guarded) else model
     known = dict(model.named_modules())
     missing = [name for name in layers if name != "input" and name not in known]
     if missing:
@@ -182,16 +317,14 @@ def recording(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Ten
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         kept.clear()
-        kept["input"] = inputs[0]
+        kept["input"] = inputs[0].detach().clone()  # the network may work in place
 
     def keeper(name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor) or name in kept:
-                raise ReproError(
-                    f"layer {name!r}: expected to be called once and to return a tensor; choose "
-                    "another with --layers"
-                )
-            kept[name] = output.detach().clone()  # later layers may work in place
+            if name in kept or (fault := _fault(output, len(kept["input"]))):
+                fault = "is called more than once" if name in kept else fault
+                raise ReproError(f"layer {name!r} {fault}; choose another")
+            kept[name] = _tensor(output).detach().clone()  # later layers may work in place
 
         return keep
 
@@ -204,11 +337,63 @@ def recording(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Ten
             handle.remove()
 
 
-def default_layers(model: nn.Module) -> tuple[str, ...]:
-    """Return `LAYERS` for our network; for another the input and its outermost modules."""
+def _tensor(output: Any) -> Any:
+    """Return a module's output, of several the first."""
+    return output[0] if isinstance(output, (tuple, list)) and output else output
+
+
+def _fault(output: Any, count: int) -> str:
+    """Return why a module's output for so many images cannot be measured; "" if it can."""
+    tensor = _tensor(output)
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        return f"returns no tensor of floats but {type(tensor).__name__}"
+    if tensor.ndim < 2 or len(tensor) != count:
+        return f"returns a tensor of shape {tuple(tensor.shape)} for {count} images"
+    return ""
+
+
+@torch.no_grad()
+def observed(model: nn.Module, images: Tensor, named: bool) -> dict[str, str]:
+    """Return by name why each module cannot be measured; "" if it can.
+
+    One that returns several tensors can, if somebody `named` it.
+    """
+    seen: dict[str, str] = {}
+
+    def watch(name: str) -> Any:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if name in seen:
+                seen[name] = "is called more than once"
+            elif isinstance(output, (tuple, list)) and not named:
+                seen[name] = "returns several tensors"
+            else:
+                seen[name] = _fault(output, len(images))
+
+        return look
+
+    handles = [
+        module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name
+    ]
+    try:
+        Guarded(model)(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: seen.get(name, "is not called") for name, _ in model.named_modules() if name}
+
+
+def default_layers(model: nn.Module, images: Tensor) -> tuple[tuple[str, ...], list[str]]:
+    """Return the layers to measure, and which outermost modules are left out and why.
+
+    `LAYERS` for our network; for another the input and its outermost modules.
+    """
+    model = model.model if isinstance(model, Guarded) else model
     if isinstance(model, ResNet18):
-        return LAYERS
-    return ("input", *(name for name, _ in model.named_children()))
+        return LAYERS, []
+    seen = observed(model, images, named=False)
+    outer = [name for name, _ in model.named_children()]
+    left_out = [f"{name} {seen[name]}" for name in outer if seen[name]]
+    return ("input", *(name for name in outer if not seen[name])), left_out
 
 
 def activations(
@@ -271,6 +456,7 @@ def analyse(
     name: str,
     options: Options,
     layers: Sequence[str] | None = None,
+    folder: Path | None = None,
 ) -> xr.Dataset:
     """Return the capacities of a network's layers; resumes where it was cut.
 
@@ -287,6 +473,8 @@ def analyse(
         The network runs in float32. The budget is asked before every layer.
     layers : sequence of str, optional
         Default: `default_layers`.
+    folder : Path, optional
+        Where finished layers survive a kill; by default in the cache.
 
     Returns
     -------
@@ -294,20 +482,23 @@ def analyse(
         Variables of kind ``capacity``, settings as attributes.
     """
     machine = options.machine.resolve()
-    layers = tuple(layers or default_layers(model))
     model = model.eval().to(machine.device)
-    folder = places.cache() / "manifolds" / f"{name}-{_key(model, data, settings, layers)}"
+    first = to_float(torch.from_numpy(data.images[:3]).to(machine.device))
+    layers = tuple(layers or default_layers(model, first)[0])
+    folder = folder or _unfinished(model, data, settings, name, layers)
     done = {layer: folder / f"{layer}.nc" for layer in layers}
     todo = [layer for layer in layers if not done[layer].exists()]
     if todo:
         began = time.monotonic()
         numbers: list[int] = []
-        attacked = copy.deepcopy(model)  # whose activations nobody records
+        attacked = attackable(model, first)  # a copy, whose activations nobody records
 
         def points() -> Iterator[Tensor]:
             count = 10 if settings.kind == "class" else settings.exemplars
             made = manifolds(attacked, data, settings, machine.device)
-            for number, each in tqdm(made, f"{name} {settings.kind}", count, disable=None):
+            for number, each in Bar(
+                made, f"{name} {settings.kind}", count, disable=not options.progress
+            ):
                 numbers.append(number)
                 yield each
 
@@ -320,16 +511,22 @@ def analyse(
                 one = measure(recorded.pop(layer), settings, options.threads)
             except ValueError as error:
                 raise ReproError(f"{name}, layer {layer}: {brief(error)}") from error
+            except (EOFError, pickle.UnpicklingError) as error:
+                raise ReproError(
+                    "numba's cache of compiled kernels is damaged, likely by a kill or a full "
+                    f"disk; delete {_numba_cache()}"
+                ) from error
             one["features"] = np.int32(sizes[layer])
             one["exemplar"] = ("manifold", np.array(numbers, np.int32))
             one["seconds"] = time.monotonic() - began
             one["seconds_activations"] = share
             store.write_file(one, done[layer])
-            print(
-                f"{name} {layer:9s} capacity {float(one['combined_capacity']):.3f}, simulated "
-                f"{float(one['simulated_capacity']):.3f}, {float(one['seconds']):.1f} s",
-                file=sys.stderr,
-            )
+            if options.progress:
+                print(
+                    f"{name} {layer:9s} capacity {float(one['combined_capacity']):.3f}, simulated "
+                    f"{float(one['simulated_capacity']):.3f}, {float(one['seconds']):.1f} s",
+                    file=sys.stderr,
+                )
     parts = [store.read_file(done[layer]) for layer in layers]
     names = xr.Variable("layer", list(layers))
     dataset = xr.concat(parts, names, data_vars="all", coords="minimal", join="exact")
@@ -340,12 +537,28 @@ def analyse(
     return dataset
 
 
-def _key(model: nn.Module, data: ImageSet, settings: Manifolds, layers: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"{settings} {layers}".encode())
+def _unfinished(
+    model: nn.Module, data: ImageSet, settings: Manifolds, name: str, layers: Sequence[str]
+) -> Path:
+    """Folder in the cache that keeps finished layers: of these settings, images and this network.
+
+    Of a network both its weights and what it computes count, as code may have changed since.
+    """
+    digest = hashlib.sha256(f"{settings} {tuple(layers)}".encode())
     digest.update(data.images.tobytes() + data.labels.tobytes())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    device = "cpu"
+    for key, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
+            device = str(tensor.device)
+    digest.update(natural_logits(model, data.images[:8], device).tobytes())
+    return places.cache() / "manifolds" / f"{name}-{digest.hexdigest()[:16]}"
+
+
+def _numba_cache() -> str:
+    """Return the folder in which numba keeps what it compiled, beside the kernels by default."""
+    beside = Path(str(manifold_capacity.__file__)).parent / "__pycache__"
+    return os.environ.get("NUMBA_CACHE_DIR") or f"{beside}/*.nb*"
 
 
 def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.Dataset, xr.Dataset]:

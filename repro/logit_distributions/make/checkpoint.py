@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+import xarray as xr
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,7 +20,8 @@ from logit_distributions import images, store
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
 from logit_distributions.jobs import Job, given_file
-from logit_distributions.make.network import build, built, check_outputs, laid_out, load
+from logit_distributions.make.network import Guarded, build, built, laid_out, load, with_weights
+from logit_distributions.make.premises import check_model, check_network
 from logit_distributions.recipes import Recipe, parse, recipe
 from logit_distributions.store import files
 
@@ -158,15 +162,21 @@ class Checkpoint:
         return build(recipe.network, classes, recipe.width)
 
 
+BLANK = torch.zeros(2, 3, 32, 32)
+"""Images on which a given network is tried."""
+
+
 class Given(Checkpoint):
     """A network that was trained elsewhere, in the place of one of a recipe."""
 
-    def unweighted(self, classes: int) -> nn.Module:
-        """Return the network as its factory makes it."""
+    def model(self, classes: int) -> nn.Module:
+        """Return the network with these weights, in evaluation mode, called on copies."""
         factory = self.settings["model"]
-        network = built(factory)
-        check_outputs(network.eval(), factory, classes)
-        return network
+        weights = {k[6:]: v for k, v in self.tensors.items() if k.startswith("model.")}
+        network = with_weights(built(factory), weights, self.settings["file"], factory)
+        check_model(network, factory)
+        check_network(Guarded(network), BLANK, classes, factory)
+        return Guarded(network)
 
 
 def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> Path:
@@ -197,8 +207,10 @@ def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> P
     if not re.fullmatch(r"\w+", name):
         raise ReproError(f"name: expected letters, digits and underscores, got {name!r}")
     as_teacher = recipe("at", f"small+given-{name}", dataset)
+    classes = len(images.spec_of(dataset).classes)
     model = load(weights, factory)
-    check_outputs(model, factory, len(images.spec_of(dataset).classes))
+    check_model(model, factory)
+    check_network(Guarded(model), BLANK, classes, factory)
     network = Given(
         {f"model.{key}": tensor.clone() for key, tensor in model.state_dict().items()},
         json.loads(as_teacher.to_json()),
@@ -214,14 +226,25 @@ def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> P
     return path
 
 
-def attributes_of_yours(weights: Path, kind: str, data: ImageSet, seed: int) -> dict[str, Any]:
+def sealed(dataset: xr.Dataset, about: Mapping[str, Any], remarks: list[str]) -> xr.Dataset:
+    """Return a dataset with attributes and remarks, sealed as `store.write` would seal it."""
+    dataset = dataset.assign_attrs(about, remarks=json.dumps(remarks), schema=store.SCHEMA)
+    return dataset.assign_attrs(content_sha256=store.content_sha256(dataset))
+
+
+def attributes_of_yours(
+    name: str, model: nn.Module, kind: str, data: ImageSet, seed: int
+) -> dict[str, Any]:
     """Return what a dataset made from anybody's network says of its origin."""
-    digest = files.sha256(weights)
+    state = {
+        f"model.{key}": each for key, each in model.state_dict().items() if isinstance(each, Tensor)
+    }
+    digest = _seal(state)
     return {
-        "kind": kind, "run": weights.stem, "method": "given", "dataset": "given",
-        "data_sha256": data.sha256, "recipe": json.dumps({"name": weights.stem}),
+        "kind": kind, "run": name, "method": "given", "dataset": "given",
+        "data_sha256": data.sha256, "recipe": json.dumps({"name": name}),
         "recipe_hash": digest[:16], "seed": seed, "scale": "given",
-        "checkpoint_sha256": digest, **store.provenance(),
+        **({"checkpoint_sha256": digest} if state else {}), **store.provenance(),
     }  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from logit_distributions import images, store
 from logit_distributions.errors import ReproError
@@ -21,6 +20,7 @@ from logit_distributions.make.options import Options
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.randomness import key
 from logit_distributions.manipulations import MANIPULATIONS
+from logit_distributions.progress import Bar
 from logit_distributions.recipes import Distillation
 from logit_distributions.store import files
 
@@ -49,13 +49,12 @@ def teacher_logits(job: Job, options: Options) -> xr.Dataset:
     if saved is not None:
         total, done, seconds = saved["total"], int(saved["done"]), float(saved["seconds"])
     sums = torch.from_numpy(total).to(device)
-    with tqdm(
+    with Bar(
         total=passes * len(data),
         initial=done * len(data),
         unit="img",
         unit_scale=True,
         desc=f"{name} targets",
-        disable=None,
     ) as bar:
         for number in range(done, passes):
             options.budget.check(f"pass {number + 1} of {name} for targets")
@@ -129,6 +128,16 @@ def student_targets(student: Job) -> tuple[NDArray[np.float32], dict[str, object
         "target_passes": how.passes,
         "seconds_targets": teacher.attrs["seconds_targets"],
     }
+
+
+def shown_images(student: Job) -> NDArray[np.intp] | None:
+    """Return which training images a student is shown; None for all."""
+    how = student.recipe.distillation
+    if how is None or how.manipulation != "drop-errors":
+        return None
+    teacher = _of_these_weights(teachers(student)[0])
+    right = teacher["logits"].values.argmax(1) == teacher["label"].values
+    return np.flatnonzero(right)
 
 
 def _of_these_weights(job: Job) -> xr.Dataset:

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from logit_distributions import choice, images, store
 from logit_distributions.jobs import Job
@@ -16,6 +15,7 @@ from logit_distributions.make.logits import to_multiples
 from logit_distributions.make.network import natural_logits
 from logit_distributions.make.options import Options
 from logit_distributions.make.randomness import key
+from logit_distributions.progress import Bar
 
 EPOCH_IMAGES = 10_000
 """Training images whose logits are recorded epoch by epoch."""
@@ -66,7 +66,7 @@ def epochs(job: Job, options: Options) -> xr.Dataset:
     pixels = np.concatenate([train.images, test.images])
     largest, second, prediction, weights = [], [], [], []
     recorded = choice.recorded_epochs(recipe)
-    for epoch in tqdm(recorded, unit="epoch", desc=f"{job.run} by epoch", disable=None):
+    for epoch in Bar(recorded, unit="epoch", desc=f"{job.run} by epoch"):
         options.budget.check(f"epoch {epoch} of {job.run} by epoch")
         checkpoint = Checkpoint.of(Job("train", recipe, job.seed, epoch))
         model = checkpoint.model(len(train.classes)).to(machine.device)

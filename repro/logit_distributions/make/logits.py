@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import hashlib
 import json
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import nn
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from logit_distributions import images, recipes
-from logit_distributions.images import ImageSet
+from logit_distributions.images import ImageSet, content_hash
 from logit_distributions.jobs import Job
-from logit_distributions.make.attack import verdicts
+from logit_distributions.make.attack import attacks_on, verdicts
 from logit_distributions.make.augment import to_float
-from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours
-from logit_distributions.make.network import check_outputs, load
-from logit_distributions.make.options import Options
+from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours, sealed
+from logit_distributions.make.network import Guarded, load
+from logit_distributions.make.options import Machine, Options
+from logit_distributions.make.premises import (
+    BATCH,
+    check_classes,
+    check_images,
+    check_index,
+    check_labels,
+    check_model,
+    check_network,
+    failed,
+    square_failure,
+)
+from logit_distributions.progress import Bar
 from logit_distributions.recipes import Evaluation
 from logit_distributions.store import files
 
@@ -104,18 +119,21 @@ def attack(
     """
     machine = options.machine.resolve()
     model = model.to(machine.device)
-    done = _Done(partial, f"{name[1]} {data.sha256} {len(data)} {settings}", data, settings)
-    with tqdm(
+    attacks, size = attacks_on(len(data.classes), settings), _batch(data, CHUNK[machine.kind])
+    done = _Done(
+        partial, f"{name[1]} {data.sha256} {len(data)} {settings}", len(data.classes), len(attacks)
+    )
+    with Bar(
         total=len(data),
         initial=done.count,
         unit="img",
-        desc=f"{name[0]} {settings.engine}",
-        disable=None,
+        desc=f"{name[0]}: {settings.engine}",
+        disable=not options.progress,
     ) as bar:
         while done.count < len(data):
             options.budget.check(f"image {done.count:,} of the attack on {name[0]}")
             began = time.monotonic()
-            chunk = np.arange(done.count, min(done.count + CHUNK[machine.kind], len(data)))
+            chunk = np.arange(done.count, min(done.count + size, len(data)))
             some = data.take(chunk)
             judged = verdicts(
                 model,
@@ -140,7 +158,7 @@ def attack(
             "label": ("sample", data.labels.astype(np.int16)),
             "index": ("sample", data.index.astype(np.int32)),
         },
-        coords={"class": list(data.classes), "attack": list(settings.attacks)},
+        coords={"class": list(data.classes), "attack": list(attacks)},
         attrs={
             "evaluation": json.dumps(dataclasses.asdict(settings)),
             "rounded_to": LOGIT_PRECISION,
@@ -151,12 +169,16 @@ def attack(
     )
 
 
+def _batch(data: ImageSet, count: int) -> int:
+    """Return how many images take the memory of `count` ones of 32 x 32 pixels."""
+    return max(1, count * 3072 // max(3072, int(data.images[0].size)))
+
+
 class _Done:
     """The chunks attacked so far, kept in a file until the dataset is written, if one is given."""
 
-    def __init__(self, path: Path | None, key: str, data: ImageSet, settings: Evaluation) -> None:
+    def __init__(self, path: Path | None, key: str, classes: int, attacks: int) -> None:
         self.path, self.key = path, key
-        classes, attacks = len(data.classes), len(settings.attacks)
         self.logits = np.empty((0, classes), np.float32)
         self.adversarial_logits = np.empty((0, classes), np.float32)
         self.robust = np.empty((attacks, 0), bool)
@@ -192,8 +214,141 @@ class _Done:
             )
 
 
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    evaluation: Evaluation = Evaluation(),  # noqa: B008  (frozen)
+    *,
+    index: Tensor | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    name: str | None = None,
+) -> xr.Dataset:
+    """Return the logits of a network in memory before and under attack, with the verdicts.
+
+    Logits are computed and judged in float32. Each premise of the attack that the network does
+    not meet, such as one that draws random numbers, is a warning and stored as the attribute
+    ``remarks``. Neither the network nor the images are changed.
+
+    Parameters
+    ----------
+    model : Module
+        Maps pixels in [0, 1] to logits, shape (n, classes); float32, in evaluation mode.
+    images : Tensor of float32, shape (n, channels, rows, columns)
+        In [0, 1].
+    labels : Tensor of whole numbers, shape (n,)
+        True classes.
+    evaluation : Evaluation
+        The attacks; by default APGD-CE, then APGD-DLR, in the Linf ball of 8/255. With two classes
+        APGD on the margin takes the place of DLR, which needs three.
+    index : Tensor of whole numbers, shape (n,), optional
+        Keys each image's random starts, so that parts of a set give the verdicts of the whole;
+        by default 0, 1, ...
+    device : str, optional
+        By default where the network is, else it is copied there.
+    progress : bool
+        Whether to show a bar, or where there is no terminal a line a minute.
+    name : str, optional
+        Of the network, for tables; by default its class.
+
+    Returns
+    -------
+    Dataset
+        Of kind ``logits``, as stored runs: ``store.write(dataset, path)`` keeps it, and
+        ``describe(dataset)`` sets it beside the stored networks.
+
+    Raises
+    ------
+    ReproError
+        If anything given is not what was expected, or no gradient reaches the images.
+    """
+    with torch.inference_mode(False):
+        data, guarded, options = taken(model, images, labels, index, device, progress)
+        name = name or type(model).__name__
+        dataset = attack_given(guarded, data, evaluation, options, name)
+    for remark in json.loads(dataset.attrs["remarks"]):
+        warnings.warn(f"{name}: {remark}", stacklevel=2)
+    return dataset
+
+
+def taken(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor | None,
+    device: str | None,
+    progress: bool,
+) -> tuple[ImageSet, Guarded, Options]:
+    """Return images, network and machine of others as the stages take them, all checked."""
+    check_model(model)
+    check_images(images)
+    check_labels(labels, len(images))
+    index = torch.arange(len(images)) if index is None else index
+    check_index(index, len(images))
+    tensors = (*model.parameters(), *model.buffers())
+    here = str(tensors[0].device) if tensors else "cpu"
+    machine = Machine(device or here, "float32").resolve()
+    if machine.device != here:
+        model = copy.deepcopy(model).to(machine.device)
+    pixels, classes, numbers = (
+        each.detach().cpu().numpy() for each in (images, labels.long(), index.long())
+    )
+    data = ImageSet(pixels, classes, numbers, (), content_hash(pixels, classes))
+    return data, Guarded(model), Options(machine, progress=progress)
+
+
+def attack_given(
+    model: Guarded,
+    data: ImageSet,
+    settings: Evaluation,
+    options: Options,
+    name: str,
+    partial: Path | None = None,
+) -> xr.Dataset:
+    """Return logits of a network of others as a dataset of kind ``logits``, with its premises.
+
+    Parameters
+    ----------
+    model : Guarded
+        As `premises.check_model` accepts it.
+    data : ImageSet
+        Without names of classes they are numbered.
+    settings, options, name
+        As in `attack`.
+    partial : Path, optional
+        Where finished chunks survive a kill, as long as the network gives the same logits.
+    """
+    machine = options.machine.resolve()
+    model = model.to(machine.device)
+    first = data.take(np.arange(min(len(data), _batch(data, BATCH))))
+    pixels = to_float(torch.from_numpy(first.images).to(machine.device))
+    labels = torch.from_numpy(first.labels).to(machine.device)
+    logits = check_network(model, pixels, len(data.classes) or None)
+    classes = logits.shape[1]
+    check_classes(torch.from_numpy(data.labels), classes)
+    remarks = failed(model, pixels, labels)
+    if attacks_on(classes, settings) != settings.attacks:
+        remarks.append(
+            f"with {classes} classes, for which {' and '.join(settings.attacks)} have no meaning, "
+            f"the attacks are {' and '.join(attacks_on(classes, settings))}"
+        )
+    data = replace(data, classes=data.classes or tuple(map(str, range(classes))))
+    about = attributes_of_yours(name, model.model, "logits", data, settings.seed)
+    given_logits = hashlib.sha256(logits.cpu().numpy().tobytes()).hexdigest()
+    dataset = attack(model, data, settings, options, (name, given_logits), partial)
+    robust = dict(zip(dataset["attack"].values, dataset["robust"].values.mean(1), strict=True))
+    remarks += square_failure(robust)
+    return sealed(dataset, about, remarks)
+
+
 def of_yours(
-    weights: Path, factory: str, data: ImageSet, settings: Evaluation, options: Options
+    weights: Path,
+    factory: str,
+    data: ImageSet,
+    settings: Evaluation,
+    options: Options,
+    partial: Path | None = None,
 ) -> xr.Dataset:
     """Return the logits of anybody's network, attacked, as a dataset of kind ``logits``.
 
@@ -205,9 +360,9 @@ def of_yours(
         With labels.
     settings : Evaluation
     options : Options
+    partial : Path, optional
+        As in `attack_given`.
     """
     model = load(weights, factory)
-    check_outputs(model, factory, len(data.classes))
-    about = attributes_of_yours(weights, "logits", data, settings.seed)
-    attacked = attack(model, data, settings, options, (weights.stem, about["checkpoint_sha256"]))
-    return attacked.assign_attrs(about)
+    check_model(model, factory)
+    return attack_given(Guarded(model), data, settings, options, weights.stem, partial)

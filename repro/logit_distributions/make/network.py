@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 import sys
+import traceback
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -142,8 +145,11 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 @strict_float32()
-def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
-    """Return float32 logits of uint8 images, shape (n, classes), of a model in eval mode."""
+def natural_logits(model: nn.Module, images: NDArray[Any], device: str) -> NDArray[np.float32]:
+    """Return float32 logits, shape (n, classes), of images as `to_float` takes them.
+
+    The model is in evaluation mode.
+    """
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), 1000):
@@ -152,26 +158,87 @@ def natural_logits(model: nn.Module, images: NDArray[np.uint8], device: str) -> 
     return np.concatenate(parts)
 
 
+class Guarded(nn.Module):
+    """A network of others, called on copies of the images, in plain memory, and never rewritten.
+
+    So a forward that normalises in place changes nobody's images, and one that takes a view of a
+    convolution's output finds it laid out as it expects.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+
+    def forward(self, images: Tensor) -> Any:
+        """Return what the network makes of a copy of the images."""
+        return self.model(images.clone(memory_format=torch.contiguous_format))
+
+
 def frozen(model: nn.Module) -> nn.Module:
     """Return a copy of `model` in evaluation mode for which only inputs have gradients.
 
     Every batch normalisation that directly follows a convolution is folded into it, which
-    halves the time of an attack step and changes logits by rounding only.
+    halves the time of an attack step and changes logits by rounding only. That it does follow is
+    known of torchvision's own classes, not of what is derived from them; of a network of others
+    `attackable` compares. A `Guarded` one is returned as it is.
     """
+    if isinstance(model, Guarded):
+        return model
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for block in list(model.modules()):
-        if isinstance(block, (BasicBlock, Bottleneck, ResNet)):
+        if type(block) in (BasicBlock, Bottleneck, ResNet):
             for number in "123":
                 convolution, norm = f"conv{number}", f"bn{number}"
-                if hasattr(block, norm):
+                if hasattr(block, norm) and _folds(
+                    getattr(block, convolution), getattr(block, norm)
+                ):
                     fused = _fuse(getattr(block, convolution), getattr(block, norm))
                     setattr(block, convolution, fused)
                     setattr(block, norm, nn.Identity())
-        elif isinstance(block, nn.Sequential):
-            pair = tuple(type(module) for module in block[:2])
-            if pair == (nn.Conv2d, nn.BatchNorm2d):
-                block[0], block[1] = _fuse(block[0], block[1]), nn.Identity()
+        elif type(block) is nn.Sequential and len(block) > 1 and _folds(block[0], block[1]):
+            block[0], block[1] = _fuse(block[0], block[1]), nn.Identity()
     return laid_out(model.requires_grad_(False))
+
+
+def _folds(convolution: nn.Module, norm: nn.Module) -> bool:
+    """True if these are exactly a convolution and a batch normalisation by running statistics."""
+    return (
+        type(convolution) is nn.Conv2d
+        and type(norm) is nn.BatchNorm2d
+        and norm.running_mean is not None
+    )
+
+
+FOLDING_ERROR = 1e-4
+"""Largest difference between logits before and after folding, over the largest logit."""
+
+
+@torch.no_grad()
+@strict_float32()
+def attackable(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return the fastest network that gives the logits of `model`, to be attacked in its place.
+
+    That is the `frozen` one, if it gives the same logits on `images`; else the given one, called
+    on copies.
+    """
+    given = model if isinstance(model, Guarded) else Guarded(model)
+    rewritten = given.model if isinstance(model, Guarded) else model
+    try:
+        fast = frozen(rewritten)
+        with torch.random.fork_rng():  # networks that draw are compared on the same draws
+            torch.manual_seed(0)
+            expected = given(images)
+            torch.manual_seed(0)
+            leaf = images.clone(memory_format=torch.channels_last).requires_grad_()
+            with torch.enable_grad():  # which refuses a forward that works in place
+                logits = fast(leaf).detach()
+        error, scale = (logits - expected).abs().max(), expected.abs().max()
+        if logits.shape == expected.shape and error <= FOLDING_ERROR * scale.clamp(min=1e-3):
+            return fast
+    except Exception:  # of any kind: a copy that cannot be made or run is not attacked
+        return given
+    return given
 
 
 def cast_once(model: nn.Module, device_type: str) -> nn.Module:
@@ -212,37 +279,110 @@ def load(weights: Path, factory: str) -> nn.Module:
     Parameters
     ----------
     weights : Path
-        A state dict: safetensors, or what ``torch.load`` reads with ``weights_only=True``, as
-        RobustBench's files; names may begin with ``module.``, as data-parallel training leaves
-        them.
+        As `state_of` reads them. Names may begin with any of `PREFIXES`, here or there; buffers
+        that are not in the file, such as constants of a normalisation, stay the factory's.
     factory : str
         ``module:function``; the function returns the network, which takes pixels in [0, 1].
 
     Raises
     ------
     ReproError
-        If there is no such function, or the weights do not fit.
+        If there is no such function, or the weights do not fit or are not finite.
     """
-    model = built(factory)
-    try:
-        model.load_state_dict(state_of(weights))
-    except (RuntimeError, KeyError) as error:
-        raise ReproError(
-            f"{weights}: weights do not fit the network of {factory} ({brief(error)})"
-        ) from error
-    return laid_out(model.eval())
+    return with_weights(built(factory), state_of(weights), f"{weights}", factory)
+
+
+def with_weights(
+    model: nn.Module, state: Mapping[str, Tensor], weights: str, factory: str
+) -> nn.Module:
+    """Return the network of a factory with weights, in evaluation mode; `weights` names them."""
+    model.load_state_dict(_fitted(state, model, weights, factory))
+    return model.eval()
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What training in parallel, compiling or a wrapper puts before the names of weights."""
+
+
+def _bare(name: str) -> str:
+    """Return the name of a tensor without any of `PREFIXES`."""
+    while prefix := next((each for each in PREFIXES if name.startswith(each)), ""):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _fitted(
+    state: Mapping[str, Tensor], model: nn.Module, weights: str, factory: str
+) -> dict[str, Tensor]:
+    """Return the tensors of a file by the names of the model, or refuse them by name."""
+    own = model.state_dict()
+    if own.keys() != state.keys():
+        names = {_bare(name): name for name in own}
+        if len(names) == len(own) and len({_bare(name) for name in state}) == len(state):
+            state = {names.get(_bare(name), name): each for name, each in state.items()}
+        if "n_averaged" not in own:  # of torch's averaged models
+            state = {name: each for name, each in state.items() if name != "n_averaged"}
+    constants = {
+        name
+        for name, _ in model.named_buffers()
+        if name.rpartition(".")[2] not in ("running_mean", "running_var")
+    }
+    faults = {
+        "missing": [name for name in own if name not in state and name not in constants],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [
+            f"{name} {tuple(each.shape)}, expected {tuple(own[name].shape)}"
+            for name, each in state.items()
+            if name in own and own[name].shape != each.shape
+        ],
+    }
+    if any(faults.values()):
+        said = "; ".join(f"{what}: {_some(names)}" for what, names in faults.items() if names)
+        raise ReproError(f"{weights}: weights do not fit the network of {factory}: {said}")
+    for name, each in state.items():
+        if not torch.isfinite(each).all():
+            raise ReproError(
+                f"{weights}: expected finite weights, got NaN or infinity in {name}; likely saved "
+                "after the training had diverged"
+            )
+    return {**own, **state}
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first three of some names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def built(factory: str) -> nn.Module:
-    """Return the network that ``module:function`` makes, from the current folder too."""
-    module, _, function = factory.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        model = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    """Return the network that ``module:function`` makes, from the current folder too.
+
+    Raises
+    ------
+    ReproError
+        If there is no such function, or it raises anything: with type, text and place.
+    """
+    module, colon, function = factory.partition(":")
+    if not (module and colon and function.isidentifier()):
         raise ReproError(
             f"--model {factory}: expected MODULE:FUNCTION, a function without arguments that "
-            f"returns a network ({brief(error)})"
+            "returns a network"
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = importlib.import_module(module)
+        if not callable(getattr(made, function, None)):
+            raise ReproError(
+                f"--model {factory}: expected MODULE:FUNCTION, but {module} "
+                f"({getattr(made, '__file__', None)}) has no function {function!r}"
+            )
+        model = getattr(made, function)()
+    except ReproError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ReproError(
+            f"--model {factory}: expected a function without arguments that returns a network; "
+            f"it raised {type(error).__name__}: {brief(error)}{_place(error)}"
         ) from error
     finally:
         sys.path.pop(0)
@@ -251,39 +391,90 @@ def built(factory: str) -> nn.Module:
     return model
 
 
-def check_outputs(model: nn.Module, factory: str, classes: int) -> None:
-    """Refuse a network that does not map 32 x 32 images to so many logits."""
-    image = np.zeros((1, 3, 32, 32), np.uint8)
-    try:
-        outputs = natural_logits(model, image, "cpu").shape[-1]
-    except Exception as error:
-        raise ReproError(
-            f"--model {factory}: expected a network that takes images of 32 x 32 pixels and "
-            f"returns logits ({brief(error)})"
-        ) from error
-    if outputs != classes:
-        raise ReproError(
-            f"--model {factory}: expected {classes} logits, got {outputs}; likely a network of "
-            "another data set"
-        )
+def _place(error: BaseException) -> str:
+    """Return the file and line where an exception was raised, of the caller's code if any."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is ours
+    frames = [
+        each for each in frames if not each.filename.startswith(("<", str(importlib.__file__)))
+    ]
+    own = [each for each in frames if "site-packages" not in each.filename] or frames
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema")
+"""Entries of a checkpoint that hold the weights, what is looked for first first."""
 
 
 def state_of(path: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file, whatever it is wrapped in."""
-    from safetensors.torch import load_file
+    """Return the state dict in a file, whatever it is wrapped in.
 
+    Parameters
+    ----------
+    path : Path
+        safetensors, or what ``torch.load`` reads with ``weights_only=True``: a state dict, bare or
+        under one of `WRAPPERS`, or a list of one.
+
+    Raises
+    ------
+    ReproError
+        If it is missing, holds code or no weights, or those of several networks.
+    """
+    if not path.is_file():
+        raise ReproError(f"{path}: no such file; expected weights as safetensors or .pt")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            loaded: Any = load_file(path)
+        except Exception as error:
+            raise ReproError(
+                f"{path}: expected weights as safetensors, got something else ({brief(error)}); "
+                "likely truncated"
+            ) from error
+    else:
+        loaded = _unpickled(path)
+    state = _unwrapped(loaded, path)
+    if any(name.startswith("model.") for name in state):  # of ours, with the optimizer's state
+        state = {name: each for name, each in state.items() if not name.startswith("momentum.")}
+    return state
+
+
+def _unpickled(path: Path) -> Any:
     try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        state = loaded.get("state_dict", loaded)
-        return {
-            name.removeprefix("module."): tensor
-            for name, tensor in state.items()
-            if isinstance(tensor, Tensor)
-        }
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code or "TorchScript" in str(error):
+            what = f"code ({code[1]})" if code else "a TorchScript archive"
+            raise ReproError(
+                f"{path}: expected weights alone, got {what}; it is not opened, as it could run "
+                "anything: save model.state_dict()"
+            ) from error
         raise ReproError(
-            f"{path}: expected a state dict as safetensors or a weights-only .pt "
-            f"({brief(error)}); save model.state_dict()"
+            f"{path}: expected a state dict as safetensors or a weights-only .pt, got something "
+            f"else ({brief(error)}); likely truncated, or no checkpoint"
         ) from error
+
+
+def _unwrapped(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors by name that what was read holds, however deep."""
+    if isinstance(loaded, (list, tuple)):
+        if len(loaded) != 1:
+            raise ReproError(
+                f"{path}: expected the weights of one network, got those of {len(loaded)}; save "
+                "the state dict of one"
+            )
+        return _unwrapped(loaded[0], path)
+    if not isinstance(loaded, Mapping):
+        raise ReproError(
+            f"{path}: expected a state dict, names and tensors, got {type(loaded).__name__}; save "
+            "model.state_dict()"
+        )
+    for name in WRAPPERS:
+        if isinstance(loaded.get(name), (Mapping, list, tuple)):
+            return _unwrapped(loaded[name], path)
+    state = {str(name): each for name, each in loaded.items() if isinstance(each, Tensor)}
+    if not state:
+        names = _some([str(name) for name in loaded]) or "nothing"
+        raise ReproError(f"{path}: expected a state dict, names and tensors, got {names}")
+    return state

@@ -135,6 +135,8 @@ class Options:
     budget : Budget
     threads : int or None
         Of the kernels; None: all processors.
+    progress : bool
+        Whether to show it.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -142,3 +144,4 @@ class Options:
     save_every: float = 60.0
     budget: Budget = field(default_factory=Budget)
     threads: int | None = None
+    progress: bool = True

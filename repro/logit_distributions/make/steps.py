@@ -6,7 +6,6 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from logit_distributions import images
 from logit_distributions.jobs import Job
@@ -14,6 +13,7 @@ from logit_distributions.make.augment import to_float
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import frozen
 from logit_distributions.make.options import Options
+from logit_distributions.progress import Bar
 from logit_distributions.read.distribution import margins
 from logit_distributions.recipes import STEPPED_IMAGES, STEPS
 
@@ -79,7 +79,7 @@ def theory(job: Job, options: Options) -> xr.Dataset:
     test = test.take(np.arange(min(STEPPED_IMAGES, len(test))))
     model = frozen(saved.model(len(test.classes)))
     parts = []
-    for start in tqdm(range(0, len(test), BATCH), desc=job.run, unit="batch", disable=None):
+    for start in Bar(range(0, len(test), BATCH), desc=job.run, unit="batch"):
         options.budget.check(f"image {start:,} of the gradient steps of {job.run}")
         part = slice(start, start + BATCH)
         pixels = to_float(torch.from_numpy(test.images[part]))

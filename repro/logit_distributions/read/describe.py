@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import xarray as xr
 
 from logit_distributions import recipes, store
+from logit_distributions.errors import ReproError
 from logit_distributions.read import distribution
 
 COLUMNS = {
@@ -21,6 +23,46 @@ COLUMNS = {
     "high": "of the quarter with the largest gaps, %",
 }
 
+BESIDE = {10: "cifar10", 100: "cifar100"}
+"""By number of classes, the data set whose stored networks others are set beside."""
+
+
+def describe(*datasets: xr.Dataset) -> str:
+    """Return a table of logit distributions, the stored ST and AT networks in its last rows.
+
+    Parameters
+    ----------
+    *datasets : Dataset
+        Of kind ``logits``, as `evaluate` returns them and `open_dataset` opens them.
+
+    Returns
+    -------
+    str
+        A line for each network: the images and the attack, both accuracies with 95 % intervals,
+        and what section 4.1 of the paper looks at. Below it whatever of a network makes its
+        verdicts mean less than they say.
+
+    Raises
+    ------
+    ReproError
+        If there is no dataset, or one is of another kind.
+    """
+    if not datasets:
+        raise ReproError("expected datasets of kind logits to describe, got none")
+    networks: dict[str, xr.Dataset] = {}
+    for dataset in datasets:
+        if dataset.attrs.get("kind") != "logits":
+            raise ReproError(
+                f"expected datasets of kind logits, got {dataset.attrs.get('kind')!r}; likely not "
+                "made by evaluate or 'logitdist attack'"
+            )
+        name = str(dataset.attrs["run"])
+        count = sum(each.rpartition(" (")[0] == name or each == name for each in networks)
+        networks[f"{name} ({count + 1})" if count else name] = dataset
+    for classes in sorted({dataset.sizes["class"] for dataset in datasets}):
+        networks |= teachers(BESIDE[classes]) if classes in BESIDE else {}
+    return "\n".join(lines(networks))
+
 
 def profile(dataset: xr.Dataset) -> dict[str, float]:
     """Return what section 4.1 of the paper looks at, of one dataset of kind ``logits``.
@@ -28,11 +70,12 @@ def profile(dataset: xr.Dataset) -> dict[str, float]:
     Returns
     -------
     dict
-        By the names of `COLUMNS`; of natural images, but for what is adversarial.
+        By the names of `COLUMNS`; of natural images, but for what is adversarial. NaN where there
+        are no images to tell.
     """
     logits, robust = dataset["logits"].values, dataset["robust"].values[-1]
     gaps = distribution.logit_gap(logits)
-    rank = distribution.relative_ranks(gaps)
+    rank = distribution.relative_ranks(gaps) if len(gaps) > 1 else np.full(1, np.nan)
     largest = distribution.max_logit(logits)
     return {
         "natural": 100 * float(distribution.is_correct(logits, dataset["label"].values).mean()),
@@ -41,9 +84,13 @@ def profile(dataset: xr.Dataset) -> dict[str, float]:
         "skew": distribution.skewness(largest),
         "gap": float(gaps.mean()),
         "sure": float(np.exp(distribution.log_confidence(logits)).mean()),
-        "low": 100 * float(robust[rank <= 0.25].mean()),
-        "high": 100 * float(robust[rank >= 0.75].mean()),
+        "low": _share(robust[rank <= 0.25]),
+        "high": _share(robust[rank >= 0.75]),
     }
+
+
+def _share(hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
+    return 100 * float(hits.mean()) if len(hits) else float("nan")
 
 
 def teachers(dataset: str) -> dict[str, xr.Dataset]:
@@ -57,11 +104,40 @@ def teachers(dataset: str) -> dict[str, xr.Dataset]:
     }
 
 
+def attack(dataset: xr.Dataset) -> str:
+    """Return engine, radius, iterations and restarts of a dataset's attack in a few words."""
+    settings = json.loads(dataset.attrs["evaluation"])
+    engine, words = settings["engine"], f"{settings['engine']} {255 * settings['eps']:.3g}/255"
+    if engine in ("repro", "autoattack"):
+        words += f" {settings['iterations']}it"
+    return words + ("" if engine == "autoattack-full" else f" x{settings['restarts']}")
+
+
 def lines(networks: Mapping[str, xr.Dataset]) -> Iterator[str]:
-    """Yield a table of profiles, a network a line, and what its columns are."""
-    width = max(map(len, networks))
-    yield f"{'':{width}s}" + "".join(f"{name:>9s}" for name in COLUMNS)
+    """Yield a table of profiles, a network a line, what its columns are, and remarks."""
+    attacks = {name: attack(dataset) for name, dataset in networks.items()}
+    width, wide = max(map(len, networks)), max(6, *map(len, attacks.values()))
+    heads = [f"{head:>{24 if head in INTERVALS else 7}s}" for head in COLUMNS]
+    yield f"{'':{width}s} {'images':>7s}  {'attack':{wide}s}{''.join(heads)}"
     for name, dataset in networks.items():
-        numbers = "".join(f"{value:9.2f}" for value in profile(dataset).values())
-        yield f"{name:{width}s}{numbers}"
+        count = dataset.sizes["sample"]
+        cells = [_cell(head, value, count) for head, value in profile(dataset).items()]
+        yield f"{name:{width}s} {count:7,d}  {attacks[name]:{wide}s}{''.join(cells)}"
     yield "; ".join(f"{name}: {meaning}" for name, meaning in COLUMNS.items()) + "."
+    yield "[95 % interval]; attack: engine, radius, iterations of APGD, x restarts."
+    for name, dataset in networks.items():
+        for remark in json.loads(dataset.attrs.get("remarks", "[]")):
+            yield f"{name}: {remark}."
+
+
+INTERVALS = ("natural", "robust")
+
+
+def _cell(head: str, value: float, count: int) -> str:
+    """Return a number as it stands in the table; a dash for what is not known."""
+    if np.isnan(value):
+        return f"{'-':>{24 if head in INTERVALS else 7}s}"
+    if head not in INTERVALS:
+        return f"{value:7.2f}"
+    low, high = (100 * end for end in distribution.wilson_interval(value / 100, count))
+    return f"{value:7.2f} {f'[{low:.2f}, {high:.2f}]':>16s}"

@@ -217,8 +217,8 @@ def nearest(logits: Logits, seeds: NDArray[np.integer], count: int) -> NDArray[n
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     similarity = unit[seeds] @ unit.T
     similarity[np.arange(len(seeds)), seeds] = -np.inf
-    found: NDArray[np.intp] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
-    return found
+    nearest_first: NDArray[np.intp] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    return nearest_first
 
 
 def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
