@@ -793,8 +793,8 @@ class Measures:
         """Apply a function to the max logits or gaps of a network.
 
         Of the network that stands for the run, or of an `epoch` of its training: 0 the first
-        stored, -1 the last, ``"at"`` that at which AT of the same seed is evaluated; there of
-        the ``"train"`` or ``"test"`` part.
+        stored, -1 the last, ``"at"`` the recorded one nearest to that at which AT of the same
+        seed is evaluated; there of the ``"train"`` or ``"test"`` part.
         """
         if dataset is not None and dataset != self.dataset:
             other = Measures(dataset, self.scale, self.limit)
@@ -806,6 +806,8 @@ class Measures:
             wanted = self._teacher_epoch_of(seed) if isinstance(epoch, str) else epoch
             if wanted is None:
                 continue
+            if isinstance(epoch, str):
+                wanted = min(data["epoch"].values.tolist(), key=lambda e, to=wanted: abs(e - to))
             values = _recorded(data, quantity, part, self._epoch(data, wanted))
             units[(seed,)] = function(values)
         if not units:
