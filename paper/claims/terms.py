@@ -807,7 +807,8 @@ class Measures:
             if wanted is None:
                 continue
             if isinstance(epoch, str):
-                wanted = min(data["epoch"].values.tolist(), key=lambda e, to=wanted: abs(e - to))
+                recorded = data["epoch"].values
+                wanted = int(recorded[np.abs(recorded - wanted).argmin()])
             values = _recorded(data, quantity, part, self._epoch(data, wanted))
             units[(seed,)] = function(values)
         if not units:
