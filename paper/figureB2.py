@@ -106,7 +106,8 @@ def _text(
         these {int(pool.sum())} {CLASS}s (standard error about {1 / np.sqrt(pool.sum() - 1):.2f}),
         and {within["at"]:+.2f} and {within["st"]:+.2f} within all {len(runs["at"][0]["class"])}
         classes (about {1 / np.sqrt(sheet - 1):.2f}).
-        Ranks of the first seed. {runs.about()}
+        Ranks of the first seed. {runs.about()} AT of
+        {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
     """
 
 

@@ -101,7 +101,8 @@ def _text(
         pairs {chance[0]:.3f}; shape distance (1 - correlation of 8 x 8 edge maps) AT {at[1]:.3f},
         ST {st[1]:.3f}, random {chance[1]:.3f}; neighbours of the same class AT {100 * at[2]:.0f} %,
         ST {100 * st[2]:.0f} %, random {100 * chance[2]:.0f} % (paper: AT favours similar colours
-        and shapes at the expense of the class). {runs.about()}
+        and shapes at the expense of the class). {runs.about()} AT of
+        {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
     """
 
 

@@ -101,16 +101,26 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
 
 
 def _behind(name: str) -> list[xr.Dataset]:
-    """Return the stored logit datasets that an artefact's plan names."""
-    plan = {"table3": "table2"}.get(name, name)
+    """Return the stored logit datasets that an artefact's plan names.
+
+    Of the scale that a figure takes, which is that of `selection.select`; tables show all.
+    """
+    plan = {"table3": "table2", "tableS": "table2"}.get(name, name)
     if plan not in plans.SHOWN:
         return []
-    scale = _teachers().scale
-    return [
-        each
-        for recipe in plans.names(plan, recipes.SCALES[scale])
-        for each in store.find("logits", recipe, scale=scale)
-    ]
+    chosen: dict[str, list[xr.Dataset]] = {}
+    everything: list[xr.Dataset] = []
+    for scale in reversed(selection.scales()):
+        names_of_plan = plans.names(plan, recipes.SCALES[scale])
+        stored = {n: store.find("logits", n, scale=scale) for n in names_of_plan}
+        everything += [each for some in stored.values() for each in some]
+        if not any(chosen.values()) or all(
+            some and len(some) >= len(chosen.get(recipe, [])) for recipe, some in stored.items()
+        ):
+            chosen = stored
+    if name.startswith("table"):
+        return everything
+    return [each for some in chosen.values() for each in some]
 
 
 def _teachers() -> selection.Selection:

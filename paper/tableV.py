@@ -21,7 +21,7 @@ def make() -> tables.Table:
         None,
     )
     if scale is None:
-        scale = selection.scales()[-1]
+        scale = selection.select("logits", plans.TABLE2).scale
         store.need(stages["autoattack-full"], "at", scale=scale)
     rows, counts = [], set[int]()
     for name in plans.TABLE2:

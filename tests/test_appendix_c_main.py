@@ -10,7 +10,7 @@ import pytest
 
 from logit_distributions.errors import ReproError
 from paper import figureC1, figureC2, figureC3, style
-from paper.appendix_c import drawing, errata, page, surrogate, verdicts
+from paper.appendix_c import drawing, errata, networks, page, surrogate, verdicts
 from paper.appendix_c.__main__ import COLUMNS, main, parse_range
 from paper.claims.verdicts import register
 from tests import naive_appendix_c
@@ -76,6 +76,13 @@ def test_page_in_the_repository_has_every_erratum_and_claim():
     for claim in register():
         if claim.id in verdicts.JUDGES:
             assert f"| {claim.id} | {claim.place} | “{claim.quotation}” |" in committed
+
+
+def test_page_in_the_repository_is_of_the_stored_networks():
+    committed = page.PAGE.read_text(encoding="utf-8")
+    studies = networks.stored()
+    rows = {line.split(" | ")[0][2:] for line in committed.splitlines() if "-seed" in line[:60]}
+    assert rows == {study.run for study in (*studies.logits, *studies.steps)}
 
 
 @pytest.mark.parametrize("module", [figureC1, figureC2, figureC3])

@@ -234,6 +234,28 @@ def test_the_smallest_effect_that_undecided_data_could_have_shown():
     assert claims._decide(claim, estimate(*shifted), "small").verdict == "holds in direction"
 
 
+@pytest.mark.parametrize(
+    ("stored", "taken"),
+    [
+        ({"medium": (2, None), "small": (2, None)}, "medium"),
+        ({"medium": (1, None), "small": (2, None)}, "small"),
+        ({"medium": (2, (4, 4)), "small": (2, (5, 6))}, "medium"),
+        ({"medium": (2, (4, 7)), "small": (2, (7, 7))}, "small"),
+        ({"paper": (1, (2, 7)), "medium": (3, None), "small": (3, None)}, "paper"),
+    ],
+)
+def test_the_scale_that_decides(stored, taken, monkeypatch):
+    def evaluate(formula, dataset, scale):
+        if scale not in stored:
+            raise store.Missing(STORED / scale, "command")
+        seeds, points = stored[scale]
+        return dataclasses.replace(estimate(*[1.0] * seeds), points=points)
+
+    monkeypatch.setattr(claims, "evaluate", evaluate)
+    claim = claims.Claim("x", "", "", "", "figure1", "m", stated="> 0.5")
+    assert claims.judge(claim).scale == taken
+
+
 def test_windows():
     inside = claims.Window.parse("-1 to 1")
     assert inside.holds(-1, 1)

@@ -59,7 +59,7 @@ def test_pairs_of_networks_take_two_seeds_against_one(world):
     trial = placebo.trial(judge(pairs))
     assert trial.placebos == 12
     formula = pairs.measure
-    found = terms.evaluate(
+    measured = terms.evaluate(
         formula, "cifar10", "small", (("at", "st", (0, 2)), ("st", "st", (1,)))
     ).values
     logits = [
@@ -74,7 +74,7 @@ def test_pairs_of_networks_take_two_seeds_against_one(world):
         ) / len(first)
 
     between = np.mean([overlap(logits[0], logits[1]), overlap(logits[2], logits[1])])
-    assert list(found.values()) == [pytest.approx(overlap(logits[0], logits[2]) - between)]
+    assert list(measured.values()) == [pytest.approx(overlap(logits[0], logits[2]) - between)]
 
 
 def test_roles_are_those_of_networks(world):

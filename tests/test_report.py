@@ -15,6 +15,7 @@ import pytest
 from logit_distributions import manipulations, plans, store
 from logit_distributions.read import distribution
 from paper import report
+from paper.claims.verdicts import VERDICTS, register
 from tests.conftest import STORED
 
 SHOWN = ("table2", "figure2", "figureB4")
@@ -64,6 +65,25 @@ def test_tables_figures_verdicts_and_provenance_are_there(text):
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert str(STORED.parent) not in text
+
+
+def test_the_tally_adds_up_and_says_when_rules_were_fixed(text):
+    tally = re.search(r'<ul class="legend">(.*?)</ul>', text, re.DOTALL)[1]
+    counts = [int(n) for n in re.findall(r"<b>(\d+)</b>", tally)]
+    assert [html.unescape(v) for v in re.findall(r"</b> ([^<]+)</li>", tally)] == list(VERDICTS)
+    assert sum(counts) == len(register())
+    plain = " ".join(re.sub(r"<[^>]+>", "", text).split())
+    before, after = (sum(c.fixed == when for c in register()) for when in ("before", "after"))
+    assert f"{before} were committed before their number was computed" in plain
+    assert f"figure, {after} after" in plain
+    assert "would hold by chance if there were nothing to find" in plain
+    assert "Not here yet: paper/appendix-c.md" not in plain
+
+
+def test_bins_of_the_explorer_hold_as_many_roundings_each(data):
+    for bins in data["bins"].values():
+        width = (bins["high"] - bins["low"]) / bins["number"]
+        assert width * 1024 == pytest.approx(round(width * 1024))
 
 
 def test_stored_logits_are_those_of_the_datasets(data):

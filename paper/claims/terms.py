@@ -350,12 +350,12 @@ class Measures:
         return self._constant("log", name, value)
 
     def bench_ratio(self, one: str, other: str) -> Estimate:
-        """Return the time of an epoch of one method over another's, as measured side by side."""
+        """Return the median time of an epoch of one method over another's, measured together."""
         path = places.data() / BENCH
         if not path.is_file():
             raise store.Missing(path, f"logitdist bench --json {places.brief(path)}")
         measured = json.loads(path.read_text(encoding="utf-8"))
-        ratio = measured[one]["seconds"] / measured[other]["seconds"]
+        ratio = np.median(measured[one]["seconds"]) / np.median(measured[other]["seconds"])
         return Estimate({(0,): np.full(1 + RESAMPLES, ratio)})
 
     # Distributions of the max logit and of the logit gap
@@ -678,6 +678,8 @@ class Measures:
     def another_training(self, term: str, *arguments: Any, **options: Any) -> Any:
         """Return a term with another training of its network drawn in every resample.
 
+        The same one under every attack: an `engine` attacks what another one did.
+
         Raises
         ------
         Unrepeated
@@ -691,10 +693,12 @@ class Measures:
         called = inspect.signature(getattr(self, term)).bind(*arguments, **options)
         if "name" not in called.arguments:
             return value
+        called.arguments.pop("engine", None)
+        network = self.dataset, self.scale, term, called.args, tuple(called.kwargs.items())
         sd = self._between_trainings(term, called)
         units = {}
         for key, draws in value.units.items():
-            text = repr((self.dataset, self.scale, term, arguments, tuple(options.items()), key))
+            text = repr((*network, key))
             noise = np.random.default_rng(zlib.crc32(text.encode())).normal(0, sd, RESAMPLES)
             units[key] = np.concatenate([draws[:1], draws[1:] + noise])
             if value.share:
@@ -789,8 +793,8 @@ class Measures:
         """Apply a function to the max logits or gaps of a network.
 
         Of the network that stands for the run, or of an `epoch` of its training: 0 the first
-        stored, -1 the last, ``"at"`` that at which AT of the same seed is evaluated; there of
-        the ``"train"`` or ``"test"`` part.
+        stored, -1 the last, ``"at"`` the recorded one nearest to that at which AT of the same
+        seed is evaluated; there of the ``"train"`` or ``"test"`` part.
         """
         if dataset is not None and dataset != self.dataset:
             other = Measures(dataset, self.scale, self.limit)
@@ -802,6 +806,9 @@ class Measures:
             wanted = self._teacher_epoch_of(seed) if isinstance(epoch, str) else epoch
             if wanted is None:
                 continue
+            if isinstance(epoch, str):
+                recorded = data["epoch"].values
+                wanted = int(recorded[np.abs(recorded - wanted).argmin()])
             values = _recorded(data, quantity, part, self._epoch(data, wanted))
             units[(seed,)] = function(values)
         if not units:

@@ -176,7 +176,7 @@ def judge(claim: Claim) -> Verdict:
     """Judge a claim about networks by its measure on the stored datasets.
 
     Data of the paper's scale are taken where there are any; of the others those of the scale
-    that readers prefer, unless a less preferred one has more seeds, or as many and more points
+    that readers prefer, unless a less preferred one has more seeds, or as many and a larger part
     of a sweep. Scales are never mixed.
     """
     assert claim.measure is not None
@@ -204,9 +204,10 @@ def judge(claim: Claim) -> Verdict:
     return _decide(claim, chosen[1], chosen[0])
 
 
-def _amount(estimate: Estimate) -> tuple[int, int]:
-    """Return how many seeds and points of a sweep there are."""
-    return len(estimate.seeds), estimate.points[0] if estimate.points else 0
+def _amount(estimate: Estimate) -> tuple[int, float]:
+    """Return how many seeds there are, and which share of the points of a sweep."""
+    stored, planned = estimate.points or (1, 1)
+    return len(estimate.seeds), stored / planned
 
 
 def _decide(claim: Claim, estimate: Estimate, scale: str) -> Verdict:
@@ -283,7 +284,7 @@ def basis(verdict: Verdict) -> str:
         parts.append(f"{verdict.images:,} images")
     if verdict.points:
         parts.append(f"{verdict.points[0]} of {verdict.points[1]} points")
-    if len(verdict.seeds) == 1:
+    if len(verdict.seeds) == 1 and verdict.low != verdict.high:
         parts.append("interval with another training of each network")
     return "; ".join(parts)
 
