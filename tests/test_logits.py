@@ -19,6 +19,7 @@ from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
 from logit_distributions.read import describe
 from tests import naive, others
 from tests.conftest import STORED
+from tests.test_network import View
 
 logits = hnp.arrays(
     np.float32,
@@ -280,3 +281,38 @@ def test_what_an_attack_refuses_is_one_line_before_it_begins(more, place, capsys
 def test_what_says_nothing_of_a_recipe_is_refused(more, line, place, capsys):
     assert cli.main(["attack", *more]) == 1
     assert capsys.readouterr().err == f"logitdist: error: {line}\n"
+
+
+def test_an_interrupted_attack_leaves_a_line_and_what_was_finished(place, capsys, monkeypatch):
+    monkeypatch.setitem(attacked_logits.CHUNK, "cpu", 10)
+    verdicts, counted = attacked_logits.verdicts, []
+
+    def interrupted(*arguments):
+        counted.append(1)
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+        return verdicts(*arguments)
+
+    monkeypatch.setattr(attacked_logits, "verdicts", interrupted)
+    arguments = [
+        "attack", "--checkpoint", others.weights(place, ".pt"), "--model",
+        "tests.others:own_network", "--limit", "20", "--iterations", "3",
+        "--output", place / "mine.nc",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 130
+    assert capsys.readouterr().err == "logitdist: stopped; the same command resumes\n"
+    assert not (place / "mine.nc").exists()
+    assert cli.main([*map(str, arguments)]) == 0
+    assert len(counted) == 3  # the first chunk was kept
+
+
+@pytest.mark.parametrize("engine", ["autoattack", "autoattack-full", "odi"])
+def test_every_engine_attacks_a_network_that_views_a_convolution(engine):
+    torch.manual_seed(0)
+    model = View().eval()
+    pixels, _ = first_images(4)
+    with torch.no_grad():
+        labels = model(pixels.clone()).argmax(1)
+    found = evaluate(model, pixels, labels, Evaluation(engine), progress=False)
+    assert found["robust"].values[-1].sum() == 0
+    assert found["attack"].values.tolist() == list(recipes.ENGINES[engine])

@@ -328,10 +328,11 @@ def attack_given(
     classes = logits.shape[1]
     check_classes(torch.from_numpy(data.labels), classes)
     remarks = failed(model, pixels, labels)
-    if attacks_on(classes, settings) != settings.attacks:
+    attacks = attacks_on(classes, settings)
+    if dropped := [each for each in settings.attacks if each not in attacks]:
         remarks.append(
-            f"with {classes} classes, for which {' and '.join(settings.attacks)} have no meaning, "
-            f"the attacks are {' and '.join(attacks_on(classes, settings))}"
+            f"with {classes} classes {', '.join(dropped)} means nothing: the attacks are "
+            f"{', '.join(attacks)}"
         )
     data = replace(data, classes=data.classes or tuple(map(str, range(classes))))
     about = attributes_of_yours(name, model.model, "logits", data, settings.seed)
