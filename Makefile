@@ -33,8 +33,8 @@ $(TABLES): $(READER)/done
 report: $(READER)/done ## Write build/report.html: everything on one page, with an explorer
 	@$(READER)/bin/python -m paper.report
 
-claims: $(READER)/done ## Print a verdict on every claim of the paper
-	@$(READER)/bin/python -m paper.claims
+claims: $(READER)/done ## Print a verdict on every claim of the paper; PLACEBO=1 tries its rules
+	@$(READER)/bin/python -m paper.claims $(if $(PLACEBO),--placebo)
 
 audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory against simulation; RECOMPUTE=1 redoes a layer
 	@$(<D)/bin/python -m paper.audit $(if $(RECOMPUTE),--recompute)
@@ -67,7 +67,7 @@ lock: ## Resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate pyproject.toml -o .locks/reader.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-annotate --extra train --extra test --extra check --extra cluster \
+		--no-annotate --extra train --extra certify --extra test --extra check --extra cluster \
 		pyproject.toml -o .locks/full.txt
 
 clean: ## Remove environments and built files

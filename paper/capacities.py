@@ -39,7 +39,7 @@ def about(runs: selection.Selection) -> str:
     how = first.attrs
     projected = int((first["features"] > how["manifold_largest"]).sum())
     return (
-        f"P = {first.sizes['manifold']} test images, the first of each class, M = "
+        f"P = {first.sizes['manifold']} test images, the first of each class, as many of all, M = "
         f"{how['manifold_points']} points of each: ends of {how['manifold_steps']} steps of PGD "
         f"from random starts in the Linf ball of {255 * how['manifold_eps']:.0f}/255. "
         f"{projected} layers of more than {how['manifold_largest']:,} features are seen through a "

@@ -6,10 +6,11 @@ import sys
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from logit_distributions import recipes
+from logit_distributions import recipes, store
 from logit_distributions.read import distribution
 from paper import selection, style
 
@@ -20,21 +21,28 @@ WIDTH, DENSITY_WIDTH = 0.25, 0.125
 """Width of a bin of gaps, in logits, for accuracies and for densities."""
 
 
-def make(artefact: str = "figure2", dataset: str = "cifar10") -> Figure:
-    """Return the figure; figure B.5 is the same for CIFAR-100."""
+def make(artefact: str = "figure2", dataset: str = "cifar10", one_epoch: bool = False) -> Figure:
+    """Return the figure; figure B.5 is the same for CIFAR-100.
+
+    With `one_epoch` ST is that of the epoch at which AT is evaluated, as B.2 says; attacked it
+    was only if that is the epoch at which ST is evaluated too.
+    """
     runs = selection.select("logits", recipes.TEACHERS, dataset)
     gaps = {
         name: [distribution.logit_gap(each["logits"].values) for each in runs[name]]
         for name in ("st", "at")
     }
     robust = {name: [each["robust"].values[-1] for each in runs[name]] for name in gaps}
+    if one_epoch and _epochs(runs["st"]) != _epochs(runs["at"]):
+        gaps["st"] = _gaps_at("st", dataset, runs.scale, _epochs(runs["at"]))
+        del robust["st"]
     highest = max(float(np.quantile(values, 0.999)) for each in gaps.values() for values in each)
     edges = np.arange(0, highest + WIDTH, WIDTH)
     curves = {
         name: np.array(
             [accuracy(g, hits, edges) for g, hits in zip(gaps[name], robust[name], strict=True)]
         )
-        for name in gaps
+        for name in robust
     }
     figure = style.canvas(7.2, 2.9, _text(artefact, dataset, runs, gaps, curves, edges))
     left, right = figure.subplots(1, 2)
@@ -43,6 +51,29 @@ def make(artefact: str = "figure2", dataset: str = "cifar10") -> Figure:
     style.panel(left, "A", "logit gaps of test images")
     style.panel(right, "B", "robustness at each gap")
     return figure
+
+
+def _epochs(datasets: list[xr.Dataset]) -> dict[int, int]:
+    """Return the epoch at which each seed is evaluated."""
+    return {int(d.attrs["seed"]): int(d.attrs["checkpoint_epoch"]) for d in datasets}
+
+
+def _gaps_at(
+    name: str, dataset: str, scale: str, epochs: dict[int, int]
+) -> list[NDArray[np.floating]]:
+    """Return the gaps of test images, of every seed after an epoch of its training."""
+    recorded = store.need("epochs", name, dataset, scale)
+    gaps = []
+    for seed, epoch in epochs.items():
+        of_seed = [d for d in recorded if d.attrs["seed"] == seed and epoch in d["epoch"].values]
+        if not of_seed:
+            raise store.Missing(
+                store.path_of("epochs", f"{dataset}-{scale}-{name}-seed{seed}"),
+                recipes.command("epochs", name, scale, dataset),
+            )
+        at = of_seed[0].sel(epoch=epoch).isel(sample=of_seed[0]["test"].values)
+        gaps.append((at["largest"] - at["second"]).values)
+    return gaps
 
 
 def accuracy(
@@ -79,7 +110,8 @@ def _accuracies(
     axes: Any, curves: dict[str, NDArray[np.float64]], edges: NDArray[np.floating]
 ) -> None:
     middle = (edges[1:] + edges[:-1]) / 2
-    for name, colour in (("st", style.COLOURS["st"]), ("at", "black")):
+    for name in curves:
+        colour = style.COLOURS["st"] if name == "st" else "black"
         drawn = np.isfinite(curves[name]).all(0)
         mean, spread = style.mean_and_spread(curves[name][:, drawn])
         axes.fill_between(
@@ -107,19 +139,24 @@ def _text(
     peak = edges[np.argmax(np.sum([np.histogram(g, edges)[0] for g in gaps["at"]], 0))]
     drawn = np.isfinite(curves["at"]).all(0)
     at = curves["at"][:, drawn].mean(0)
-    last = edges[1:][drawn][-1]
-    standard = np.nanmax(curves["st"])
+    last = edges[:-1][drawn][-1]
+    standard, epoch_of_st = (
+        "ST of this epoch was not attacked",
+        selection.evaluated_epochs(runs["at"]),
+    )
+    if "st" in curves:
+        standard = f"ST's is at most {np.nanmax(curves['st']):.1f} %"
+        epoch_of_st = selection.evaluated_epochs(runs["st"])
     return f"""
         {style.printed(artefact)}. (A) Gaps between the two largest logits, {style.printed(dataset)}
         test images; dotted: means. (B) Accuracy under APGD-CE, then APGD-DLR (Linf 8/255), of the
         images of each gap, in bins of {WIDTH:g} with at least {FEWEST} images of every seed.
         Mean ± sd over seeds. AT's density peaks in the bin from {peak:g} and {large:.1f} % of its
         gaps exceed 5 (paper: a peak at zero, few above five). AT's robustness goes from
-        {at[0]:.0f} % at the smallest gaps to {at[-1]:.0f} % around {last:g}, ST's is at most
-        {standard:.1f} % (paper: a large gap is a strong sign of robustness in AT, not in ST).
-        {runs.about()}
-        {runs["at"][0].sizes["sample"]:,} test images each; AT of
-        {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
+        {at[0]:.0f} % in the first bin to {at[-1]:.0f} % in the last that is full enough, from
+        {last:g} to {last + WIDTH:g}; {standard} (paper: a large gap is a strong sign of robustness
+        in AT, not in ST). {runs.about()} {runs["at"][0].sizes["sample"]:,} test images each; AT of
+        {selection.evaluated_epochs(runs["at"])}, ST of {epoch_of_st}.
     """
 
 

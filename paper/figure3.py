@@ -114,7 +114,7 @@ def _error_curves(axes: Any, errors: dict[str, dict[str, NDArray[np.float64]]]) 
 def overlap_of_pairs(
     runs: selection.Selection, labels: NDArray[np.int64]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return AO@k in percent of every pair of networks, for the same image and a permuted one.
+    """Return AO@k in percent of every pair of networks, for the same image and for another one.
 
     A row per pair, averaged over images; keys as in `PAIRS`, empty where there is no pair.
     """
@@ -127,8 +127,8 @@ def overlap_of_pairs(
     result = {}
     for name, both in pairs.items():
         same, permuted = [], []
-        for number, (first, second) in enumerate(both):
-            order = ranking.permuted_within(labels, number)
+        for first, second in both:
+            order = ranking.deranged_within(labels, seed=0)
             same.append(ranking.average_overlap(first, second).mean(0))
             permuted.append(ranking.average_overlap(first, second[order]).mean(0))
         result[name] = {"same": 100 * np.array(same), "permuted": 100 * np.array(permuted)}
@@ -188,7 +188,7 @@ def _text(
         class rankings of pairs of networks, solid for the same image, dashed for a random other of
         its class; AO@3: {overlap_text(overlaps)}. Mean ± sd over seeds (C) or pairs (D).
         {runs.about()} {runs["at"][0].sizes["sample"]:,} test images; AT of
-        {selection.evaluated_epochs(runs["at"])}.
+        {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
     """
 
 

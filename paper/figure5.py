@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from matplotlib.figure import Figure
 
-from logit_distributions import recipes
+from logit_distributions import recipes, store
 from logit_distributions.read import capacity
 from paper import capacities, style
 
@@ -29,9 +29,10 @@ def make() -> Figure:
         Figure 5. Manifolds of adversarially perturbed images through the networks: (A)
         mean-field capacity, (B) radius and (C) dimension of the anchor points, mean over
         manifolds, (D) correlation of the centres. Solid: networks that the paper finds robust;
-        dashed: those with no adversarial accuracy. Mean over seeds, band: sd where there are two
-        or more. Where features are few (pool {features["pool"]}, logits {features["logits"]}),
-        removing the low-rank structure of the centres leaves some manifolds hardly a centre.
+        dashed: those that it finds without adversarial accuracy{_measured(runs.scale)}. Mean over
+        seeds, band: sd where there are two or more. Where features are few (pool
+        {features["pool"]}, logits {features["logits"]}), removing the low-rank structure of the
+        centres leaves some manifolds hardly a centre.
         {n_t} Gaussian vectors per manifold. {capacities.about(runs)}
     """
     figure = style.canvas(8.2, 5.6, text)
@@ -60,6 +61,17 @@ def make() -> Figure:
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, handlelength=2.4)
     return figure
+
+
+def _measured(scale: str) -> str:
+    """Return our adversarial accuracy of the networks drawn dashed, where it is stored."""
+    robust = {
+        name: [each["robust"].values[-1].mean() for each in store.find("logits", name, scale=scale)]
+        for name in recipes.FIGURE5
+        if name not in capacity.ROBUST
+    }
+    stored = [f"{capacities.name(n)} {100 * np.mean(v):.1f} %" for n, v in robust.items() if v]
+    return f" (here {', '.join(stored)})" if stored else ""
 
 
 if __name__ == "__main__":

@@ -42,8 +42,10 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
     for axes, letter, kind in zip(
         figure.subplots(1, 2), "AB", ("adversarial", "natural"), strict=True
     ):
-        _teacher(axes, runs.scale, kind)
+        _teacher(axes, runs, kind)
         for number, (loss, by_epoch) in enumerate(points.items()):
+            if not by_epoch:
+                continue
             colour, marker, _ = LOSSES[loss]
             x = np.array(sorted(by_epoch))
             aside = 0.012 * max(epochs) * (number - (len(points) - 1) / 2)
@@ -60,10 +62,13 @@ def make(artefact: str = "figureA6", losses: Sequence[str] = ("logits",)) -> Fig
     return figure
 
 
-def _teacher(axes: Any, scale: str, kind: str) -> None:
-    """Draw the teacher's own accuracy on the validation images, mean over seeds."""
+def _teacher(axes: Any, runs: selection.Selection, kind: str) -> None:
+    """Draw the own accuracy of the students' teachers on validation images, mean over seeds."""
     variable = "validation_robust_accuracy" if kind == "adversarial" else "validation_accuracy"
-    logs = store.need("log", "at", scale=scale)
+    seeds = selection.seeds_of_students(runs)
+    logs = [log for log in store.find("log", "at", scale=runs.scale) if log.attrs["seed"] in seeds]
+    if not logs:
+        return
     accuracy = 100 * np.mean([log[variable].values for log in logs], axis=0)
     axes.plot(logs[0]["epoch"].values, accuracy, color="#888888", linestyle="--", linewidth=1)
 
@@ -74,7 +79,7 @@ def _text(
     about: str,
     runs: selection.Selection,
 ) -> str:
-    described = []
+    described, seeds = [], selection.seeds_of_students(runs)
     for loss, by_epoch in points.items():
         if by_epoch:
             best = max(by_epoch, key=lambda epoch: by_epoch[epoch].adversarial)
@@ -96,16 +101,23 @@ def _text(
             f"logits better at {sum(d > 0 for d in differences)} of {len(differences)} epochs, by "
             f"{min(differences):.1f} to {max(differences):.1f} points; {versus}"
         )
+    best_of = max(points["logits"], key=lambda e: points["logits"][e].adversarial, default=None)
+    own = [
+        int(each.attrs["checkpoint_epoch"]) for each in runs["at"] if each.attrs["seed"] in seeds
+    ]
     late = (
-        "The teacher's epochs end before those at which the paper's students lose their robustness."
+        "The paper's students lose their robustness with teachers of more than 100 of 200 epochs; "
+        f"here teachers of all {runs.epochs} epochs, the fall of the rate included."
         if runs.ends_early
         else ""
     )
+    if own and best_of not in (None, *own):
+        late += f" Table 2's teacher is of epoch {' and '.join(map(str, own))}."
     return f"""
         {style.printed(artefact)}. Students taught from unmodified AT logits, against the epoch of
         the teacher's checkpoint; APGD-CE, then APGD-DLR, Linf 8/255. {"; ".join(described)}
-        ({versus}). {late} Dashed: the teacher itself on validation images, adversarial there by
-        PGD. {about}
+        ({versus}). {late} Dashed: the teacher of the same seed{"s" * (len(seeds) > 1)} itself, on
+        validation images and, adversarial, by PGD on some of them. {about}
     """
 
 

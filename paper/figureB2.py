@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -38,7 +39,9 @@ def make() -> Figure:
     shown = members[pool]
     at, st = ranks["at"][pool], ranks["st"][pool]
     plain = -pictures.background_variation(sheet[shown])
-    figure = style.canvas(7.2, 5.4, _text(runs, confidence, pool, plain, at, st, len(sheet)))
+    within = {name: _within_classes(runs[name], labels, sheet) for name in ("st", "at")}
+    text = _text(runs, confidence, within, pool, plain, at, st, len(sheet))
+    figure = style.canvas(7.2, 5.4, text)
     for axes, (letter, (title, x, y)) in zip(
         figure.subplots(2, 2).flat, CORNERS.items(), strict=True
     ):
@@ -59,9 +62,27 @@ def quadrant(at: NDArray[np.float64], st: NDArray[np.float64], x: int, y: int) -
     return inside
 
 
+def _within_classes(
+    datasets: list[xr.Dataset], labels: NDArray[np.int64], sheet: NDArray[np.uint8]
+) -> float:
+    """Return the rank correlation of confidence with plainness, mean over classes and seeds."""
+    plain, labels = -pictures.background_variation(sheet), labels[: len(sheet)]
+    return float(
+        np.mean(
+            [
+                ranking.rank_correlation(confidence[labels == label], plain[labels == label])
+                for each in datasets
+                for confidence in [distribution.log_confidence(each["logits"].values[: len(sheet)])]
+                for label in np.unique(labels)
+            ]
+        )
+    )
+
+
 def _text(
     runs: selection.Selection,
     confidence: dict[str, list[NDArray[np.float64]]],
+    within: dict[str, float],
     pool: NDArray[np.bool_],
     plain: NDArray[np.float64],
     at: NDArray[np.float64],
@@ -82,7 +103,9 @@ def _text(
         of plain backgrounds, ST of a more diverse set. Measured: the rank correlation of confidence
         with plainness (minus the standard deviation of colour in the outer 4 pixels) is
         {correlations["at"]:+.2f} for AT and {correlations["st"]:+.2f} for ST, mean over seeds, over
-        these {int(pool.sum())} {CLASS}s (standard error about {1 / np.sqrt(pool.sum() - 1):.2f}).
+        these {int(pool.sum())} {CLASS}s (standard error about {1 / np.sqrt(pool.sum() - 1):.2f}),
+        and {within["at"]:+.2f} and {within["st"]:+.2f} within all {len(runs["at"][0]["class"])}
+        classes (about {1 / np.sqrt(sheet - 1):.2f}).
         Ranks of the first seed. {runs.about()}
     """
 

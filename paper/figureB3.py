@@ -85,7 +85,7 @@ def _text(
     labels: NDArray[np.int64],
 ) -> str:
     count = len(sheet)
-    order = ranking.permuted_within(np.zeros(count, int), 0)
+    order = ranking.deranged_within(np.zeros(count, int), 0)
     chance = (
         float(pictures.colour_distance(sheet, sheet[order]).mean()),
         float(pictures.shape_distance(sheet, sheet[order]).mean()),

@@ -11,7 +11,7 @@ from paper import figure2, style
 
 def make() -> Figure:
     """Return the figure."""
-    return figure2.make("figureB5", "cifar100")
+    return figure2.make("figureB5", "cifar100", one_epoch=True)
 
 
 if __name__ == "__main__":

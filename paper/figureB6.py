@@ -22,7 +22,7 @@ def make() -> Figure:
         {overlap_text(overlaps, 9)}, AO@{classes}: {overlap_text(overlaps, classes)}. Paper: ST
         networks overlap more below k = 10, AT networks above. Mean ± sd over pairs. {runs.about()}
         {runs["at"][0].sizes["sample"]:,} test images; AT of
-        {selection.evaluated_epochs(runs["at"])}.
+        {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
     """
     figure = style.canvas(4.6, 3.2, text)
     overlap_curves(figure.subplots(), overlaps)

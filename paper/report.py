@@ -28,6 +28,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
 from paper import exit_code, selection, style, tables, title
 from paper.__main__ import names
+from paper.claims import placebo
 from paper.claims import verdicts as claims
 from paper.claims.__main__ import verdicts
 from paper.claims.terms import QUANTITIES
@@ -39,9 +40,12 @@ BINS = 240
 
 MARKS: dict[str, dict[str, str]] = {
     "does not hold": {"key": "no", "sign": "✕", "short": "does not hold"},
+    "undecided": {"key": "undecided", "sign": "?", "short": "undecided"},
     "holds in direction": {"key": "weak", "sign": "≈", "short": "in direction"},
     "holds": {"key": "yes", "sign": "✓", "short": "holds"},
-    "cannot be tested at this scale": {"key": "open", "sign": "?", "short": "cannot be tested"},
+    "needs the paper's scale": {"key": "scale", "sign": "↑", "short": "needs the paper’s scale"},
+    "a file is missing": {"key": "absent", "sign": "…", "short": "a file is missing"},
+    "not trained here": {"key": "untrained", "sign": "–", "short": "not trained here"},
 }
 
 APPENDIX_C = "appendixC"
@@ -61,6 +65,7 @@ class Artefact:
     size: tuple[int, int] = (0, 0)
     caption: str = ""
     problem: str = ""
+    note: str = ""
     runs: list[dict[str, str]] = field(default_factory=list)
     recipes: dict[str, str] = field(default_factory=dict)
     attacks: list[str] = field(default_factory=list)
@@ -189,14 +194,8 @@ def explorer() -> dict[str, Any]:
     values = {
         name: [of(each["logits"].values) for each in datasets] for name, of in QUANTITIES.items()
     }
-    bins = {
-        name: {
-            "low": float(np.floor(min(v.min() for v in each))),
-            "high": float(np.ceil(max(v.max() for v in each))),
-            "number": BINS,
-        }
-        for name, each in values.items()
-    }
+    rounding = max(float(each.attrs["rounded_to"]) for each in datasets)
+    bins = {name: _bins(each, rounding) for name, each in values.items()}
     for i, each in enumerate(datasets):
         if not np.array_equal(each["index"].values[:count], np.arange(count)):
             raise ReproError(f"{each.attrs['run']}: expected results on the first {count:,} images")
@@ -238,8 +237,16 @@ def _label(dataset: xr.Dataset) -> str:
     return f"{network}, seed {dataset.attrs['seed']}"
 
 
+def _bins(values: list[NDArray[np.floating]], rounding: float) -> dict[str, Any]:
+    """Return at most `BINS` equal bins, each of as many multiples of the rounding."""
+    edges = style.edges_between(
+        min(float(v.min()) for v in values), max(float(v.max()) for v in values), BINS, rounding
+    )
+    return {"low": float(edges[0]), "high": float(edges[-1]), "number": len(edges) - 1}
+
+
 def _shares(values: NDArray[np.floating], bins: dict[str, Any]) -> list[float]:
-    counts, _ = np.histogram(values, BINS, (bins["low"], bins["high"]))
+    counts, _ = np.histogram(values, bins["number"], (bins["low"], bins["high"]))
     return [round(float(share), 4) for share in counts / len(values)]
 
 
@@ -273,7 +280,7 @@ def page() -> str:
             "Appendix",
             "C",
             named.get(APPENDIX_C, []),
-            problem="paper/appendix-c.md has the errata, their proofs and the tables.",
+            note="paper/appendix-c.md has the errata, their proofs and the tables.",
         )
     )
     counts = Counter(each.verdict for each in judged)
@@ -290,6 +297,11 @@ def page() -> str:
         verdicts=judged,
         surprising=judged[:SURPRISING],
         tally=[MARKS[v] | {"verdict": v, "count": counts[v]} for v in claims.VERDICTS],
+        fixed=Counter(each.claim.fixed for each in judged),
+        tried=(tried := placebo.trials(judged)),
+        by_chance=placebo.by_chance(tried),
+        blunt=[each.verdict.claim.id for each in tried if not each.discriminates],
+        decided=Counter(each.claim.fixed for each in judged if each.judged),
         marks=MARKS,
         artefacts=artefacts,
         explorer=explored,
@@ -309,8 +321,9 @@ def _lead() -> str:
         else "They test the paper’s orders and directions, not its percentages."
     )
     return (
-        "Every number on this page is computed from the logits of networks that were really "
-        f"trained and really attacked. {runs.about()} {caveat}"
+        "Every number of ours on this page is computed from stored results of networks that were "
+        "really trained and really attacked, or, for Appendix C, from formulas. "
+        f"{runs.about()} {caveat}"
     )
 
 

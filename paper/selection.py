@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -239,16 +240,33 @@ class Accuracy:
         return 100 * low, 100 * high
 
 
-def sweep(selected: Selection) -> tuple[dict[str, Accuracy], str]:
-    """Return accuracies on the images and over the seeds that all students have, by recipe.
+def _students(selected: Selection) -> dict[str, list[xr.Dataset]]:
+    return {n: each for n, each in selected.by_name.items() if n not in recipes.TEACHERS}
 
-    The second value says which images and seeds these are.
+
+def seeds_of_students(selected: Selection) -> set[int]:
+    """Return the seeds that most students of a sweep have; of the normal one, where it is there."""
+    students = _students(selected)
+    counts = Counter(_seed(each) for some in students.values() for each in some)
+    wanted = {_seed(each) for each in students.get("normal", [])} or counts.keys()
+    most = max(counts[seed] for seed in wanted)
+    return {seed for seed in wanted if counts[seed] == most}
+
+
+def sweep(selected: Selection) -> tuple[dict[str, Accuracy], str]:
+    """Return accuracies on the images that all students have, by recipe.
+
+    Over the seeds that most have; a student without one of them is left out. The second value
+    says which images and seeds these are.
     """
-    students = {n: each for n, each in selected.by_name.items() if n not in recipes.TEACHERS}
+    everyone, seeds = _students(selected), seeds_of_students(selected)
+    students = {
+        name: datasets
+        for name, datasets in everyone.items()
+        if seeds <= {_seed(each) for each in datasets}
+    }
     count = min(each.sizes["sample"] for datasets in students.values() for each in datasets)
-    seeds = common_seeds(students)
-    if not seeds:
-        raise ReproError(f"no seed has all of {', '.join(students)}: run one seed for all of them")
+    absent = (*selected.absent, *(name for name in everyone if name not in students))
     accuracies = {}
     for name, datasets in students.items():
         some = [d.isel(sample=slice(count)) for d in datasets if _seed(d) in seeds]
@@ -264,7 +282,7 @@ def sweep(selected: Selection) -> tuple[dict[str, Accuracy], str]:
         f"{selected.setting()}; students of seed{plural} {', '.join(map(str, sorted(seeds)))}, "
         f"attacked on the first {count:,} test images; bars: 95 % Wilson intervals for the images, "
         "not for another training."
-        f"{_not_stored(selected.absent)}"
+        f"{_not_stored(absent)}"
     )
 
 

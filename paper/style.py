@@ -69,6 +69,19 @@ def mean_and_spread(
     return values.mean(0), spread
 
 
+def edges_between(low: float, high: float, count: int, rounding: float) -> NDArray[np.float64]:
+    """Return the edges of at most `count` equal bins that hold both ends.
+
+    Each bin holds as many multiples of the rounding as any other, and none lies on an edge:
+    otherwise bins of 11 and of 12 multiples would draw a ripple on a smooth density.
+    """
+    first, last = np.floor(low / rounding), np.ceil(high / rounding)
+    multiples = int(np.ceil((last - first + 1) / count))
+    bins = int(np.ceil((last - first + 1) / multiples))
+    edges: NDArray[np.float64] = (first - 0.5 + multiples * np.arange(bins + 1)) * rounding
+    return edges
+
+
 def printed(name: str) -> str:
     """Return an artefact's or a data set's name as printed: ``figureB4`` is Figure B.4."""
     text = re.sub(r"([A-Z])(?=\d)", r"\1.", name.replace("figure", "Figure ", 1))

@@ -27,11 +27,19 @@ def _half(dataset: str) -> tuple[list[tuple[str, ...]], list[str]]:
     for runs in selection.selections("logits", list(reported), dataset):
         for name, paper in reported.items():
             ours = tables.accuracies(name, runs[name])
-            epochs = "/".join(map(str, dict.fromkeys(ours.epochs)))
-            label = f"{printed(dataset)} {paper['label']} (epoch {epochs})"
+            label = f"{printed(dataset)} {paper['label']} ({_epochs(ours.epochs)})"
             rows.append(tables.accuracy_row(label, paper, runs.scale, ours))
-        notes.append(f"{printed(dataset)}: {tables.scale_note(runs, ours)}")
+        notes.append(
+            f"{printed(dataset)}: {tables.scale_note(runs, ours)} Epochs are in the order of seeds."
+        )
     return rows, notes
+
+
+def _epochs(epochs: tuple[int, ...]) -> str:
+    """Return the epoch of every seed, or of all, in words."""
+    if len(set(epochs)) == 1:
+        return f"epoch {epochs[0]}"
+    return f"epochs {', '.join(map(str, epochs))}"
 
 
 if __name__ == "__main__":

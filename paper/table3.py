@@ -15,7 +15,11 @@ NETWORKS = ("st", "at", "normal")
 def make() -> tables.Table:
     """Return the table from the stored training logs."""
     rows: list[tuple[str, ...]] = []
-    notes = ["Hours of wall time, mean ± sd over runs; the paper's on a Titan Xp."]
+    notes = [
+        "Hours of training steps alone, mean ± sd over runs: without validation and without making "
+        "targets (the paper's distillation has its teacher in the loop), on a machine that did "
+        "other work meanwhile, so not to be compared. The paper's on a Titan Xp."
+    ]
     for runs in selection.selections("log", NETWORKS, paired=False):
         settings: dict[str, None] = {}
         stored = store.find("log", scale=runs.scale)

@@ -36,6 +36,16 @@ def correct(logits, labels):
     return np.array(result)
 
 
+def swapped(logits, place):
+    """Every row that a swap of one place with another, or with itself, can give."""
+    rows = set()
+    for other in range(len(logits)):
+        row = list(logits)
+        row[place], row[other] = row[other], row[place]
+        rows.add(tuple(row))
+    return rows
+
+
 def hybrid(values, ranks):
     result = []
     for value_row, rank_row in zip(values, ranks, strict=True):

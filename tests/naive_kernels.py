@@ -2,9 +2,10 @@
 
 from itertools import combinations
 
+import cvxpy
 import numpy as np
 from scipy.integrate import quad
-from scipy.optimize import linprog, nnls
+from scipy.optimize import linprog, minimize, nnls
 
 
 def nonnegative_least_squares(gram, q, sign):
@@ -75,14 +76,31 @@ def center_correlation(centers):
     return np.mean(values)
 
 
-def low_rank_cost(x, v):
-    """Return ½ Σ_mn of the squared correlations left after removing the subspace v."""
+def low_rank_cost(x, v, evenness=0.0):
+    """Return ½ Σ_mn of the squared correlations left after removing the subspace v.
+
+    And `evenness` times Σ of log(mean share kept) minus log(share kept).
+    """
     left = x - x @ v @ v.T
     total = 0.0
     for a in left:
         for b in left:
             total += (a @ b) ** 2 / (a @ a) / (b @ b) / 2
-    return total
+    kept = np.array([(a @ a) / (c @ c) for a, c in zip(left, x, strict=True)])
+    return total + evenness * np.sum(np.log(kept.mean()) - np.log(kept))
+
+
+def lowest_cost(x, rank, evenness, starts, seed):
+    """Minimise `low_rank_cost` from random subspaces, by a general solver without gradient."""
+    rng = np.random.default_rng(seed)
+
+    def cost(flat):
+        return low_rank_cost(x, np.linalg.qr(flat.reshape(-1, rank))[0], evenness)
+
+    return min(
+        minimize(cost, rng.standard_normal(x.shape[1] * rank), method="L-BFGS-B").fun
+        for _ in range(starts)
+    )
 
 
 def is_separable(points, labels, bias):
@@ -97,6 +115,13 @@ def sq_projection_on_cone(generators, t):
     """Return the squared norm of the projection of t on the cone of the generators."""
     alpha, _ = nnls(generators, t)
     return np.sum((generators @ alpha) ** 2)
+
+
+def sq_distance_with_margin(rows, needed, t):
+    """Return min |v - t|² over rows @ v <= -needed."""
+    v = cvxpy.Variable(len(t))
+    problem = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(v - t)), [rows @ v <= -needed])
+    return problem.solve(solver="CLARABEL")
 
 
 def gauss(x):
@@ -117,3 +142,25 @@ def ball_capacity(radius, dimension, kappa, samples, seed):
     apex = t0**2 + r**2  # v = 0
     values = np.where(r < radius * t0, apex, sphere)
     return values.mean(), values.std() / np.sqrt(samples)
+
+
+def explained_variances(points):
+    """Return the variances along the principal axes of points (N, m), falling."""
+    deviations = points - points.mean(axis=1, keepdims=True)
+    return np.linalg.svd(deviations, compute_uv=False) ** 2
+
+
+def package_dimensions(points, perc):
+    """Return what the public package's alldata_dimension_analysis says of points (N, m).
+
+    Its participation ratio leaves the last singular value out. Its explained variance takes
+    features for samples, so that every point loses its mean over features, and counts the
+    components up to `perc`, not those that reach it.
+    """
+    deviations = points - points.mean(axis=1, keepdims=True)
+    squares = np.linalg.svd(deviations, compute_uv=False)[:-1] ** 2
+    again = deviations - deviations.mean(axis=0, keepdims=True)
+    variances = np.linalg.svd(again, compute_uv=False) ** 2
+    ratio = squares.sum() ** 2 / (squares**2).sum()
+    cumulative = np.cumsum(variances / variances.sum())
+    return ratio, sum(c <= perc for c in cumulative), len(points)

@@ -91,5 +91,5 @@ def test_without_data_one_line_says_how_to_make_it(monkeypatch, tmp_path):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     lines = [line for line in networks.report(networks.stored()) if line]
     assert len(lines) == 2
-    assert "logitdist run table2" in lines[0]
-    assert "logitdist theory step" in lines[1]
+    assert "logitdist make table2" in lines[0]
+    assert "logitdist make figureC3" in lines[1]

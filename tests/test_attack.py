@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pyautoattack.autopgd_base import APGDAttack
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from logit_distributions import recipes
 from logit_distributions.errors import ReproError
@@ -209,3 +210,18 @@ def test_odi_fools_at_least_what_random_noise_does(victim):
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(ReproError, match=message):
         dataclasses.replace(recipes.Evaluation(), **change)
+
+
+def test_a_step_of_an_attack_needs_no_gradient_by_weights():
+    torch.manual_seed(0)
+    attacked, images = frozen(ResNet18(10, 8)), torch.rand(2, 3, 32, 32)
+
+    def flops(step) -> int:
+        with FlopCounterMode(display=False) as counter:
+            step()
+        return counter.get_total_flops()
+
+    def ascend():
+        attacked(images.requires_grad_()).logsumexp(1).sum().backward()
+
+    assert flops(ascend) == 2 * flops(lambda: attacked(images))

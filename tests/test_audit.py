@@ -146,7 +146,7 @@ def test_measures_of_manifolds(results):
 
 def test_every_claim_about_manifolds_is_judged():
     wanted = [claim.id for claim in claims.register() if claim.id.startswith("manifold-")]
-    assert len(wanted) == 15
+    assert len(wanted) >= 15
     for found in verdicts(wanted):
         assert found.value is not None or "not a number" in found.reason
         assert found.scale == "small"

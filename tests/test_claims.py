@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +18,7 @@ from paper.claims import verdicts as claims
 from paper.claims.__main__ import main
 from paper.claims.__main__ import verdicts as judged_all
 from paper.claims.terms import Estimate
+from tests import toy_results
 from tests.conftest import STORED
 
 TEACHERS = ("st", "at")
@@ -57,9 +60,35 @@ def test_the_register_is_complete_and_readable():
         assert stated.low < stated.high or claim.unit == "epoch"
         if claim.direction:
             wider = claims.Window.parse(claim.direction)
-            assert wider.low <= stated.low or np.isinf(stated.low)
-            assert wider.high >= stated.high or claim.id == "overlap-goes-away"
-        assert (claim.scale == "paper") == (claim.needs is not None)
+            assert wider.low <= stated.low
+            assert wider.high >= stated.high
+        assert (claim.scale == "paper" or claim.untrained) == (claim.needs is not None)
+        assert claim.fixed in ("before", "after")
+        assert bool(claim.because) == (claim.fixed == "after"), claim.id
+
+
+def test_no_two_claims_are_one():
+    keys = [(c.measure, c.stated, c.direction, c.dataset, c.scale) for c in claims.register()]
+    measured = [key for key in keys if key[0] is not None]
+    assert len(set(measured)) == len(measured)
+
+
+FACTOR_OF_TWO = {"> 2", "< 0.5", "< 0.2"}
+ANOTHER_PART = {
+    "gap-peak-at-zero": "its peak; gap-significantly-smaller has the rest",
+    "correct-fix-1-zero": "its 0 %; correct-fix-1-natural has the rest",
+    "fix-1-above-st": "ST has 0 %, of which nothing is a multiple",
+}
+"""Claims whose quotation says more than they judge, or has no ratio."""
+
+
+def test_rules_follow_the_conventions_of_the_head():
+    for claim in claims.register():
+        strong = re.search(r"\b(much|significantly|far) (?!lower mean)", claim.quotation)
+        if strong and claim.measure and claim.id not in ANOTHER_PART:
+            assert claim.stated in FACTOR_OF_TWO or claim.scale == "paper", claim.id
+        if claim.quotation.startswith("0%"):
+            assert claim.stated in ("< 0.05", "< 0.01"), claim.id
 
 
 def test_every_claim_has_a_verdict_and_a_reason_where_it_cannot_be_tested(verdicts):
@@ -67,19 +96,31 @@ def test_every_claim_has_a_verdict_and_a_reason_where_it_cannot_be_tested(verdic
     assert set(verdicts) == {claim.id for claim in claims.register()}
     for found in verdicts.values():
         assert found.verdict in claims.VERDICTS
-        if found.verdict == claims.UNTESTABLE:
-            assert "is missing; make it with 'logitdist" in found.reason or found.scale == "small"
+        if found.verdict == claims.MISSING:
+            assert "is missing; make it with 'logitdist" in found.reason
+        if found.verdict in (claims.UNDECIDED, claims.NEEDS_SCALE, claims.UNTRAINED):
+            assert found.reason
+        assert (found.verdict == claims.UNTRAINED) == found.claim.untrained
 
 
 def test_numbers_of_the_paper_are_never_compared_with_small_networks(verdicts):
     for found in verdicts.values():
         if found.claim.scale == "paper" and found.scale != "paper":
-            assert found.verdict == claims.UNTESTABLE
-        if found.scale == "small":
+            assert found.verdict == claims.NEEDS_SCALE
+            assert not found.compared
+        if found.scale not in ("paper", None):
             assert found.verdict != "holds"
-        untestable = found.verdict == claims.UNTESTABLE and not found.undecided
-        if found.claim.dataset == "cifar100" and untestable:
+        if found.claim.dataset == "cifar100" and found.verdict == claims.MISSING:
             assert "cifar100-" in found.reason
+
+
+def test_no_claim_is_decided_by_one_pair_of_trainings(verdicts):
+    alone = [found for found in verdicts.values() if len(found.seeds) == 1]
+    assert alone
+    for found in alone:
+        (value,) = found.each
+        if found.verdict in ("does not hold", "holds in direction", "holds"):
+            assert found.low < value < found.high or found.images == 0, found.claim.id
 
 
 def test_surprise_comes_first(verdicts):
@@ -113,8 +154,9 @@ def test_deleted_data_cannot_be_tested(copy):
     terms.forget()
     found = judged("gap-lower", "table1-at-natural", "labels-differ")
     for name, verdict in found.items():
-        assert verdict.verdict == "cannot be tested at this scale", name
         scale = verdict.claim.scale or "small"
+        wanted = claims.NEEDS_SCALE if verdict.claim.scale else claims.MISSING
+        assert verdict.verdict == wanted, name
         assert f"cifar10-{scale}-at-seed0.nc is missing" in verdict.reason
         assert f"'logitdist make logits/at --scale {scale}'" in verdict.reason
 
@@ -132,6 +174,25 @@ def test_a_renamed_dataset_is_refused(copy):
         judged("distils")
 
 
+def test_another_scale_is_taken_with_no_fewer_seeds_and_the_papers_always(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+
+    def after_writing(scale, *seeds):
+        for name in TEACHERS:
+            for seed in seeds:
+                made = toy_results.logits(recipes.recipe(name, scale), seed, 100)
+                store.write(made, tmp_path / "logits" / f"{made.attrs['run']}.nc")
+        terms.forget()
+        return judged("gap-lower")["gap-lower"]
+
+    assert after_writing("small", 0, 1).scale == "small"
+    assert after_writing("medium", 0).scale == "small"
+    verdict = after_writing("medium", 1)
+    assert (verdict.scale, verdict.seeds) == ("medium", (0, 1))
+    assert "the data are of the medium scale" in verdict.reason
+    assert after_writing("paper", 0).scale == "paper"
+
+
 def estimate(*values, spread=0.1, images=100):
     noise = np.linspace(-spread, spread, terms.RESAMPLES)
     units = {(seed,): np.concatenate([[v], v + noise]) for seed, v in enumerate(values)}
@@ -146,14 +207,31 @@ def estimate(*values, spread=0.1, images=100):
         ((1, 1.1, 1.2), "small", "holds in direction"),
         ((0.3, 0.4, 0.3), "paper", "holds in direction"),
         ((-1, -1.1, -1.2), "small", "does not hold"),
-        ((1, 1, -0.1), "paper", "cannot be tested at this scale"),
-        ((0.01, 0.01, 0.01), "paper", "cannot be tested at this scale"),
-        ((np.nan, 1, 1), "paper", "cannot be tested at this scale"),
+        ((1, 1, -0.1), "paper", "undecided"),
+        ((0.01, 0.01, 0.01), "paper", "undecided"),
+        ((np.nan, 1, 1), "paper", "undecided"),
     ],
 )
 def test_rules_of_decision(values, scale, verdict):
     claim = claims.Claim("x", "", "", "", "figure1", "m", stated="> 0.5", direction="> 0")
-    assert claims._decide(claim, estimate(*values), scale).verdict == verdict
+    decided = claims._decide(claim, estimate(*values), scale)
+    assert decided.verdict == verdict
+    assert decided.short == (values == (0.3, 0.4, 0.3))
+
+
+def test_one_training_that_nothing_repeats_is_undecided():
+    claim = claims.Claim("x", "", "", "", "figure1", "m", stated="> 0.5")
+    alone = dataclasses.replace(estimate(1), repeated=False)
+    assert claims._decide(claim, alone, "paper").verdict == "undecided"
+
+
+def test_the_smallest_effect_that_undecided_data_could_have_shown():
+    claim = claims.Claim("x", "", "", "", "figure1", "m", stated="> 0")
+    undecided = claims._decide(claim, estimate(-0.1, 0.5, 0.3), "small")
+    value = (-0.1 + 0.5 + 0.3) / 3
+    assert undecided.reach == pytest.approx(value + 0.1)
+    shifted = [v + undecided.reach - value + 0.01 for v in (-0.1, 0.5, 0.3)]
+    assert claims._decide(claim, estimate(*shifted), "small").verdict == "holds in direction"
 
 
 def test_windows():
@@ -187,8 +265,34 @@ def test_combinations():
     assert terms.COMBINATIONS["least"](both).values == {(0,): 1, (1,): 2}
     assert terms.COMBINATIONS["most"](both).values == {(0,): 3, (1,): 5}
     assert terms.COMBINATIONS["average"](both).values == {(0,): 2, (1,): 3.5}
-    line = [estimate(2.0 + 0.5 * k) for k in range(5)]
+    line = {k: estimate(2.0 + 0.5 * k) for k in (1, 2, 5, 8)}
     assert terms.COMBINATIONS["slope"](line).mean == pytest.approx(0.5)
+    steps = terms.COMBINATIONS["steps"](line)
+    assert [each.mean for each in steps] == pytest.approx([0.5, 1.5, 1.5])
+    lists = [[estimate(np.exp(x)) for x in xs] for xs in ((1, 2, 5), (1.1, 2.3, 4))]
+    expected = np.corrcoef((1, 2, 5), (1.1, 2.3, 4))[0, 1]
+    for more in ((), (np.nan,)):
+        with_unknown = [[*some, *map(estimate, more)] for some in lists]
+        correlation = terms.COMBINATIONS["log_correlation"](*with_unknown)
+        assert correlation.mean == pytest.approx(expected)
+        assert correlation.interval == pytest.approx((expected, expected))
+
+
+def test_a_sweep_takes_the_points_and_seeds_that_are_there():
+    stored = {1: estimate(1, 2), 3: estimate(3), 4: estimate(4, 5)}
+
+    def measure(k):
+        if k not in stored:
+            raise store.Missing(STORED / "x", "y")
+        return stored[k]
+
+    swept = terms._sweep(measure, range(1, 6))
+    assert list(swept) == [1, 3, 4]
+    assert terms.COMBINATIONS["slope"](swept).values == {(0,): pytest.approx(1)}
+    stored[7] = Estimate({(8,): np.zeros(1 + terms.RESAMPLES)})
+    assert list(terms._sweep(measure, range(1, 8))) == [1, 3, 4]
+    with pytest.raises(store.Missing):
+        terms._sweep(measure, (4, 5))
 
 
 def test_intervals_are_those_of_the_mean():
@@ -222,8 +326,10 @@ def test_terms_are_the_statistics_of_the_stored_networks():
         100 * apart[frog]
     )
     means = ranking.mean_correct_logits(at["logits"].values, labels)
-    for attacked, name in ((False, "logits"), (True, "adversarial_logits")):
-        shares = ranking.errors_by_rank(means, labels, at[name].values.argmax(1))
+    natural = at["logits"].values.argmax(1)
+    added = np.where(natural == labels, at["adversarial_logits"].values.argmax(1), labels)
+    for attacked, predictions in ((False, natural), (True, added)):
+        shares = ranking.errors_by_rank(means, labels, predictions)
         found = term(f'errors_at((2, 4), "at", attacked={attacked})')[(0,)]
         assert found == pytest.approx(100 * shares[1:4].sum())
     both = at["logits"].values, st["logits"].values
@@ -242,6 +348,7 @@ def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
     """From made-up students: the epoch of the teacher is an offset of its logits."""
     at = store.open_dataset(copy / "logits" / "cifar10-small-at-seed0.nc").isel(sample=slice(300))
     draws = np.random.default_rng(0)
+    (copy / "logits" / "cifar10-small-at-seed1.nc").unlink()
     robust, logits = {}, {}
     for loss, offset in (("logits", 0.5), ("softmax", 1.0)):
         for epoch in recipes.SCALES["small"].teacher_epochs:
@@ -271,7 +378,13 @@ def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
         np.abs(logits[loss, best] - at["logits"].values).mean() for loss in ("softmax", "logits")
     ]
     assert found["a7-l1"].value == pytest.approx(apart[0] - apart[1], rel=1e-4)
-    assert found["a7-l1"].verdict == "holds in direction"
+    assert found["a7-l1"].verdict == "undecided"  # one training of each, and none repeated
+    assert found["logits-more-readily"].points == (6, 6)
+    next((copy / "logits").glob("*-softmax-epoch-2-*")).unlink()
+    terms.forget()
+    fewer = judged("logits-more-readily")["logits-more-readily"]
+    assert fewer.points == (5, 6)
+    assert fewer.value == pytest.approx(np.mean(gains[:1] + gains[2:]))
     epochs = terms.evaluate('best_epoch(lambda e: robust(f"logits-epoch-{e}"))', "cifar10", "small")
     assert epochs.mean == 1 + np.argmax(of_logits)
 
@@ -288,11 +401,13 @@ def test_pictures_are_measured_as_described():
     for label in range(10):
         members = np.flatnonzero(labels == label)
         for i in sorted(members, key=lambda i: -confidence[i])[: len(members) // 10]:
-            grey = pictures[i].mean(0)
             border = [
-                grey[r, c] for r in range(32) for c in range(32) if min(r, c, 31 - r, 31 - c) < 4
+                pictures[i][:, r, c] / 255
+                for r in range(32)
+                for c in range(32)
+                if min(r, c, 31 - r, 31 - c) < 4
             ]
-            rough.append(np.std(border))
+            rough.append(np.sqrt(np.var(border, axis=0).mean()))
     found = terms.evaluate('border_roughness("at")', "cifar10", "small")
     assert found.values[(0,)] == pytest.approx(np.mean(rough), rel=1e-3)
     assert found.images == 1000

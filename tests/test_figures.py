@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logit_distributions import images, recipes
+from logit_distributions import images, recipes, store
 from logit_distributions.store import places
 from paper import __main__ as driver
-from paper import selection, style, title
+from paper import figure4, selection, style, title
 from tests import naive, toy_results
 
 FIGURES = [name for name in driver.names() if name.startswith("figure") and name[6] != "C"]
@@ -152,6 +152,58 @@ def test_a_sweep_compares_on_common_images_and_seeds(results):
         assert found[name].adversarial == pytest.approx(100 * share)
         low, high = naive.wilson_interval(share, 90)
         assert found[name].interval("adversarial") == pytest.approx((100 * low, 100 * high))
+
+
+@pytest.mark.parametrize("rounding", [1 / 64, 1 / 1024])
+def test_bins_hold_as_many_roundings_each(rounding):
+    """Otherwise a smooth density has a ripple: values in 1/64 in bins of 11 or 12 of them."""
+    for low, high, count in ((-0.3, 9.71, 90), (0, 4.4, 90), (0.1, 0.9, 90), (-3, 21, 240)):
+        edges = style.edges_between(low, high, count, rounding)
+        assert len(edges) - 1 <= count
+        assert edges[0] < low
+        assert edges[-1] > high
+        multiples = np.arange(np.ceil(edges[0] / rounding), edges[-1] / rounding) * rounding
+        held, _ = np.histogram(multiples, edges)
+        assert len(set(held)) == 1
+
+
+def captions(name):
+    assert draw(name) == 0
+    return (places.build() / "figures" / f"{name}.txt").read_text()
+
+
+def test_captions_say_what_does_not_fit(results):
+    assert "within all 10 classes" in captions("figureB2")
+    falls = captions("figure4")
+    assert ("It falls from k = " in falls) == ("points (permute" in falls or "(average" in falls)
+    assert "(here ST " in captions("figure5")
+    assert "times that on test images" in captions("figureB1")
+
+
+def test_figure_b5_is_of_one_epoch(own_results, capsys):
+    """ST is drawn at the epoch at which AT is evaluated, even if it was attacked at another."""
+    same = captions("figureB5")
+    assert "ST's is at most" in same
+    for path in (own_results / "logits").glob("cifar100-paper-st-*"):
+        store.write(store.open_dataset(path).assign_attrs(checkpoint_epoch=2), path)
+    other = captions("figureB5")
+    assert "ST of this epoch was not attacked" in other
+    assert "AT of epoch 3, ST of epoch 3" in other
+    for path in (own_results / "epochs").glob("cifar100-paper-st-*"):
+        path.unlink()
+    assert draw("figureB5") == 1
+    assert "logitdist make epochs/st --dataset cifar100 --scale paper'" in capsys.readouterr().err
+
+
+def test_figure_4_names_every_fall_of_robustness():
+    def point(adversarial):
+        return selection.Accuracy(50.0, adversarial, 2000)
+
+    some = {"fix-1-permute": point(16.5), "fix-2-permute": point(14.0), "normal": point(20.0)}
+    text = figure4._falls(some)
+    variance = (16.5 * 83.5 + 14 * 86) / 2000
+    assert f"k = 1 to 2 by 2.5 points (permute, z = {2.5 / variance**0.5:.1f})" in text
+    assert figure4._falls({"fix-1-permute": point(10.0), "fix-2-permute": point(11.0)}) == ""
 
 
 def test_sheets_are_read_as_written(tmp_path):

@@ -1,11 +1,17 @@
 """Anchor points: against brute force, scipy and cvxpy; known answers by quadrature."""
 
+import importlib.util
 import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.caching import FunctionCache
 from scipy.special import chdtri, ndtri
 
 import manifold_capacity as mc
@@ -279,7 +285,7 @@ def test_a_point_inside_the_hull_changes_nothing(size):
         (np.ones((3, 2)), np.ones((2, 1)), 0, "of equal first length"),
         (np.full((2, 2), np.nan), np.ones((2, 1)), 0, "sD1: expected finite values"),
         (np.ones((2, 2)), np.full((2, 1), np.inf), 0, "t: expected finite values"),
-        (np.ones((2, 2)), np.ones((2, 1)), np.nan, "kappa: expected finite values"),
+        (np.ones((2, 2)), np.ones((2, 1)), np.nan, "kappa: expected a finite margin, got nan"),
         (np.zeros((2, 2)), np.ones((2, 1)), 0, "a last row of ones"),
     ],
 )
@@ -288,19 +294,115 @@ def test_bad_input(points, t, kappa, message):
         mc.anchor_points(points, t, kappa)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_points_of_any_size_have_the_anchors_of_the_limit(size):
+    """Small ones are one point, large ones a cone from the origin."""
+    rng = np.random.default_rng(8)
+    shape, t = rng.standard_normal((4, 9)), rng.standard_normal((5, 30))
+    found = mc.anchor_points(np.vstack([size * shape, np.ones(9)]), t, multipliers=True)
+    if size < 1:
+        limit = np.maximum(t[-1], 0) ** 2
+    else:
+        limit = [naive.sq_projection_on_cone(shape, vector[:-1]) for vector in t.T]
+    np.testing.assert_allclose(found.sq_distance, limit, rtol=1e-9, atol=1e-12)
+    assert found.kkt_residual.max() < 1e-12
+    assert np.isfinite(found.anchors).all()
+    assert (found.multipliers >= 0).all()
+
+
+def test_vectors_beyond_any_gaussian_are_refused():
+    with pytest.raises(ValueError, match=r"t: expected Gaussian vectors, got values over 1e\+100"):
+        mc.anchor_points(np.ones((2, 2)), np.full((2, 1), 1e101))
+
+
+def test_a_certificate_of_no_such_vector():
+    with pytest.raises(ValueError, match=r"subset: expected a whole number, got 0\.5"):
+        mc.certify(np.ones((2, 2)), np.ones((2, 1)), subset=[0.5])
+    with pytest.raises(ValueError, match="subset: expected columns of t up to 0, got 1"):
+        mc.certify(np.ones((2, 2)), np.ones((2, 1)), subset=[1])
+
+
 def test_threads_must_be_positive():
     with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
         mc.anchor_points(np.ones((2, 2)), np.ones((2, 1)), threads=0)
 
 
-def test_where_no_code_can_be_kept_it_is_compiled_anew(monkeypatch):
-    def without_cache(cache=False, **_):
-        if cache:
+@pytest.mark.parametrize("kept", [True, False])
+def test_code_is_kept_where_there_is_a_folder(monkeypatch, kept):
+    def cache(function):
+        if not kept:
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
+        return "cache"
 
-    monkeypatch.setattr(_jit, "njit", without_cache)
-    assert _jit.compiled(len) is len
+    monkeypatch.setattr(_jit, "njit", lambda **_: lambda _: SimpleNamespace(_cache=None))
+    monkeypatch.setattr(_jit, "Cache", cache)
+    assert _jit.compiled(len)._cache == ("cache" if kept else None)
+
+
+def test_a_cache_that_fails_is_empty(monkeypatch):
+    def fail(*_):
+        raise EOFError("Ran out of input")
+
+    cache = object.__new__(_jit.Cache)
+    flushed = []
+    for name in ("load_overload", "save_overload"):
+        monkeypatch.setattr(FunctionCache, name, fail)
+    monkeypatch.setattr(FunctionCache, "flush", lambda self: flushed.append(self))
+    assert cache.load_overload(None, None) is None
+    assert flushed == [cache]
+    cache.save_overload(None, None)
+
+
+SOURCE = """
+from manifold_capacity._jit import compiled
+
+@compiled
+def twice(x):
+    return 2 * x
+"""
+
+
+def load(path):
+    """Import a file anew."""
+    spec = importlib.util.spec_from_file_location("kept", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.twice
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("damage", [0, 3, 40, -7])
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("replaceable", [True, False])
+def test_truncated_code_is_compiled_anew(tmp_path, monkeypatch, damage, suffix, replaceable):
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "kept.py").write_text(SOURCE)
+    assert load(tmp_path / "kept.py")(3.0) == 6.0
+    (file,) = (tmp_path / "cache").rglob(f"*.{suffix}")
+    file.write_bytes(file.read_bytes()[:damage])
+    if not replaceable:
+        monkeypatch.setattr(_jit.Cache, "flush", lambda self: os.stat(tmp_path / "none"))
+    assert load(tmp_path / "kept.py")(4.0) == 8.0
+    again = load(tmp_path / "kept.py")
+    assert again(5.0) == 10.0
+    if replaceable:
+        assert again.stats.cache_hits.total() == 1
+
+
+def test_an_interrupt_drops_what_has_not_begun():
+    began = []
+
+    def slow(item):
+        began.append(item)
+        time.sleep(0.02)
+
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        _parallel.for_each(slow, range(5000), 2)
+    timer.join()
+    assert 0 < len(began) < 2500
 
 
 def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):

@@ -51,6 +51,30 @@ def test_permute_keeps_values_and_the_top_k(case):
         np.testing.assert_array_equal(result[rows, top[:, 0]], values.max(1))
 
 
+@few
+@given(cases())
+def test_mistakes_are_as_many_and_elsewhere(case):
+    values, labels, _, seed = case
+    result = manipulations.mistake(values, labels, seed)
+    np.testing.assert_array_equal(np.sort(result, 1), np.sort(values, 1))
+    np.testing.assert_array_equal(result, manipulations.mistake(values, labels, seed))
+    rows = np.arange(len(values))
+    predicted = values.argmax(1)
+    right = predicted == labels
+    np.testing.assert_array_equal(result[right], values[right])
+    for row in rows[~right]:
+        assert naive.swapped(values[row].tolist(), predicted[row]) >= {tuple(result[row].tolist())}
+        assert result[row, labels[row]] == values[row, labels[row]]
+
+
+def test_mistakes_are_uniform_over_the_wrong_classes():
+    values = np.tile(np.array([4.0, 3.0, 2.0, 1.0]), (30_000, 1))
+    result = manipulations.mistake(values, np.full(len(values), 2), seed=0)
+    classes, counts = np.unique(result.argmax(1), return_counts=True)
+    assert classes.tolist() == [0, 1, 3]
+    assert abs(counts - 10_000).max() < 5 * np.sqrt(10_000)
+
+
 def test_permute_is_uniform():
     values = np.tile(np.arange(4, 0, -1.0), (24_000, 1))
     result = manipulations.permute(values, 1, seed=0)

@@ -20,7 +20,8 @@ def _runs(jobs):
 def test_the_plan_of_the_paper_holds_every_recipe_and_seed_once(scale):
     jobs = plans.plan([plans.PAPER], scale)
     assert len(set(jobs)) == len(jobs)
-    cifar10 = {recipe(n, scale).run(s) for n in recipes.names(scale) for s in (0, 1, 2)}
+    shown = {*plans.TABLE2, *plans.names("figures", scale)}
+    cifar10 = {recipe(name, scale).run(seed) for name in shown for seed in (0, 1, 2)}
     cifar100 = {recipe(n, scale, "cifar100").run(s) for n in ("st", "at") for s in (0, 1, 2)}
     assert set(_runs(jobs)) == cifar10 | cifar100
     for stage in ("logits", "log"):
@@ -44,6 +45,20 @@ def test_a_recipe_is_trained_to_its_end_and_attacked():
     assert [job.words for job in plans.plan(["epochs/at"], SCALES["small"], seeds=[1])] == [
         "epochs/at"
     ]
+
+
+def test_controls_are_no_part_of_the_paper_and_attacked_on_all_images():
+    medium = SCALES["medium"]
+    jobs = plans.plan([plans.CONTROLS], medium)
+    assert not set(jobs) & set(plans.plan([plans.PAPER], medium))
+    seeds = {}
+    for job in jobs:
+        assert recipes.evaluated_images("logits", job.recipe) is None
+        seeds.setdefault(job.recipe.name, set()).add(job.seed)
+    assert all(seeds[name] == {0, 1, 2} for name in recipes.CONTROLS)
+    strengths = [name for name in seeds if name not in recipes.CONTROLS]
+    assert len(strengths) == 6
+    assert all(seeds[name] == {0} for name in strengths)
 
 
 def test_sweeps_follow_tables_when_artefacts_are_named():

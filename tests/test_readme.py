@@ -4,6 +4,7 @@ import re
 
 import torch
 
+from logit_distributions import cli
 from logit_distributions.make.network import ResNet18
 from logit_distributions.store import places
 from paper import table2
@@ -36,16 +37,29 @@ def test_the_example_on_an_own_network(capsys):
     assert [line.split()[0] for line in lines] == ["natural", "after", "after"]
 
 
-def test_the_example_on_a_stored_dataset(capsys, monkeypatch):
+def test_the_example_on_stored_datasets(capsys, monkeypatch):
     monkeypatch.chdir(places.ROOT)
     exec(_example("robust.sel"), {})
-    robust, everything = map(float, capsys.readouterr().out.split())
+    first, *lines = capsys.readouterr().out.splitlines()
+    robust, everything = map(float, first.split())
     assert robust > everything > 0
-
-
-def test_the_example_on_stored_capacities(capsys, monkeypatch):
-    monkeypatch.chdir(places.ROOT)
-    exec(_example("to_dataframe"), {})
-    lines = capsys.readouterr().out.splitlines()
     assert "combined_capacity" in lines[0]
     assert len(lines) == 2 + 12
+
+
+def test_the_example_on_manifolds(capsys):
+    exec(_example("mc.mean_field_capacity"), {})
+    lines = capsys.readouterr().out.splitlines()
+    theory = float(re.search(r"capacity\D*([\d.]+)", "\n".join(lines))[1])
+    for line in lines[-2:]:
+        value, low, high = map(float, re.findall(r"[\d.]+", line))
+        assert low <= value <= high
+    assert theory > 0
+
+
+def test_commands_of_the_readme_exist():
+    parser = cli.build_parser()
+    commands = re.findall(r"^(?:\S*/)?logitdist (?!.*…)([^#&\n]*)", README, flags=re.M)
+    assert len(commands) >= 6
+    for command in commands:
+        parser.parse_args(command.split())

@@ -27,7 +27,8 @@ def test_the_paper_scale_is_the_papers():
         recipe = recipes.recipe(name, "paper")
         assert (recipe.width, recipe.epochs, recipe.batch_size) == (64, 200, 128)
         assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.1, 0.9, 2e-4)
-        if recipe.distillation is not None and "epoch" not in name:
+        how = recipe.distillation
+        if how is not None and how.teacher == "at" and "epoch" not in name:
             assert recipe.distillation.epoch == 40
     attack = recipes.recipe("at", "paper").pgd
     assert attack is not None
@@ -56,7 +57,11 @@ def test_methods():
     methods = {name: recipes.recipe(name).method for name in recipes.names(recipes.SCALES["small"])}
     assert methods["st"] == "standard"
     assert methods["at"] == "adversarial"
-    assert {methods[n] for n in methods if n not in ("st", "at")} == {"distillation"}
+    others = {method: [n for n in methods if methods[n] == method] for method in methods.values()}
+    regularized = [n for n in others["standard"] if n != "st"]
+    assert all(n.startswith(tuple(recipes.REGULARIZERS)) for n in regularized)
+    assert others["adversarial"] == ["at"]
+    assert set(others) == {"standard", "adversarial", "distillation"}
 
 
 def test_unknown_names_list_the_known():

@@ -66,6 +66,19 @@ def test_a_sweep_takes_a_scale_with_all_its_points(write):
     assert (sweep().scale, sweep().absent) == ("medium", ())
 
 
+def test_a_sweep_takes_the_seed_that_most_students_have(write):
+    write("small", {"fix-3-permute": (0,), "fix-5-permute": (0, 1), "fix-7-permute": (1,)})
+    write("small", {"fix-4-permute": (1,), "at": (0, 1)})
+    points = [f"fix-{k}-permute" for k in (3, 4, 5, 7)]
+    runs = selection.select("logits", ["at"], optional=lambda _: points, paired=False)
+    accuracies, about = selection.sweep(runs)
+    assert sorted(accuracies) == ["fix-4-permute", "fix-5-permute", "fix-7-permute"]
+    assert about.endswith("Not stored yet: fix-3-permute.")
+    write("small", {"normal": (0,)})
+    runs = selection.select("logits", ["normal"], optional=lambda _: points, paired=False)
+    assert sorted(selection.sweep(runs)[0]) == ["fix-3-permute", "fix-5-permute", "normal"]
+
+
 def test_scales_of_few_images_are_never_taken(write):
     write("miniature", {"st": (0,), "at": (0,)})
     with pytest.raises(store.Missing, match="cifar10-small-st-seed0"):
@@ -107,7 +120,10 @@ def test_table_2_is_printed_while_a_run_goes_on(write):
     assert len(made.rows) == 4
     assert not any("±" in row[3] for row in made.rows)
     assert "seeds 0; 120 test images" in made.notes[1]
-    assert "gets 25.00 % of the training images wrong" in made.notes[2]
-    assert made.notes[3].endswith("of 1 seeds.")
+    assert "targets get 25.00 % of the training images wrong" in made.notes[2]
+    assert made.notes[3].startswith("Scale small, adversarial: the paper Normal > Fix-1 (perm) >")
+    assert made.notes[4].endswith("of 1 seeds.")
+    assert made.notes[5].startswith("Fix-1 (perm) minus Normal, with standard errors: natural ")
+    assert "trainings" not in made.notes[5]
     write("medium", {name: (0, 1) for name in seeds if name != "hybrid"})
     assert len(table2.make().rows) == 4

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from logit_distributions.errors import ReproError
 from logit_distributions.read import distribution, pictures, ranking
 from tests import naive
 
@@ -113,14 +114,22 @@ def test_average_overlap_of_unrelated_rankings():
     np.testing.assert_allclose(found, (np.arange(1, 6) + 1) / 10, atol=0.01)
 
 
-def test_permuted_within_keeps_classes(sample):
+def test_deranged_within_keeps_classes_and_no_image(sample):
     labels = sample[1]
-    order = ranking.permuted_within(labels, 1)
+    order = ranking.deranged_within(labels, 1)
     assert sorted(order) == list(range(60))
     assert (labels[order] == labels).all()
-    assert (order != np.arange(60)).sum() > 40
-    assert (order == ranking.permuted_within(labels, 1)).all()
-    assert (order != ranking.permuted_within(labels, 2)).any()
+    assert (order != np.arange(60)).all()
+    assert (order == ranking.deranged_within(labels, 1)).all()
+    assert (order != ranking.deranged_within(labels, 2)).any()
+    with pytest.raises(ReproError, match="expected two images or more of every class, got one"):
+        ranking.deranged_within(np.array([0, 0, 1]), 1)
+
+
+def test_every_other_image_of_the_class_is_as_likely():
+    labels = np.zeros(4, int)
+    partners = [ranking.deranged_within(labels, seed)[0] for seed in range(3000)]
+    np.testing.assert_allclose(np.bincount(partners) / 3000, [0, 1 / 3, 1 / 3, 1 / 3], atol=0.03)
 
 
 def test_accuracy_by_gap(sample):

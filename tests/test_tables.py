@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,8 @@ import xarray as xr
 from logit_distributions import recipes, store
 from logit_distributions.read import distribution
 from logit_distributions.store import places
-from paper import table1, table2, table3, tables
+from paper import table1, table2, table3, tableS, tables, tableV
+from tests import toy_results
 
 
 def test_printed_numbers_are_those_of_the_datasets():
@@ -24,6 +26,72 @@ def test_printed_numbers_are_those_of_the_datasets():
             adversarial.append(100 * np.mean(hit & held))
         expected = [f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" for v in (natural, adversarial)]
         assert [row[3], row[6]] == expected
+
+
+def test_table_2_tells_both_orders_and_both_noises():
+    notes = " ".join(table2.make().notes)
+    assert "natural: the paper Normal < Fix-1 (perm) < Hybrid ST-AT < Correct-fix-1 (perm)" in notes
+    student, normal = (store.find("logits", n, scale="small") for n in ("hybrid", "normal"))
+    differences = np.array(
+        [
+            a["robust"].values[-1].astype(float) - b["robust"].values[-1]
+            for a, b in zip(student, normal, strict=True)
+        ]
+    )
+    images = 100 * differences.mean(0).std(ddof=1) / np.sqrt(differences.shape[1])
+    assert f"adversarial {100 * differences.mean():+.2f} ({images:.2f} from images, " in notes
+
+
+def test_table_s_says_what_moves_towards_the_paper(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    for scale, right in (("small", 30), ("medium", 60)):
+        for name in ("st", "at"):
+            recipe = recipes.recipe(name, scale)
+            made = toy_results.logits(recipe, 0, 100)
+            hits = np.arange(100) < right
+            label = made["label"].values
+            shown = np.where(hits, label, (label + 1) % 10)
+            logits = np.eye(10, dtype=np.float32)[shown]
+            made = made.assign(
+                logits=(("sample", "class"), logits),
+                adversarial_logits=(("sample", "class"), logits),
+                robust=(("attack", "sample"), np.stack([hits, hits])),
+            )
+            store.write(made, store.path_of("logits", recipe.run(0)))
+    made = tableS.make()
+    assert made.header[1:4] == ("natural: small", "natural: medium", "natural: the paper")
+    assert made.rows[0][1:4] == ("30.00", "60.00", "94.50")
+    assert made.rows[4][1:3] == ("–", "–")
+    # AT's 41.5 lies between 30 and 60: 11.5 before, 18.5 after; ST's is 0
+    assert made.notes[-1].startswith(
+        "From small to medium, of 4 numbers: 2 towards the paper (CIFAR-10 ResNet18 natural, "
+        "CIFAR-10 AT ResNet18 natural); 2 away (CIFAR-10 ResNet18 adversarial, "
+        "CIFAR-10 AT ResNet18 adversarial)"
+    )
+
+
+def test_table_v_compares_on_the_same_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    with pytest.raises(store.Missing, match="make it with 'logitdist make logits/autoattack-full"):
+        tableV.make()
+    recipe = recipes.recipe("at", "small")
+    main = toy_results.logits(recipe, 0, 120)
+    store.write(main, store.path_of("logits", recipe.run(0)))
+    stronger = main.isel(sample=slice(80), attack=[0])
+    hits = stronger["robust"].values.copy()
+    hits[0, :10] = False
+    wrong = np.eye(10, dtype=np.float32)[(stronger["label"].values + 1) % 10]
+    attacked = np.where(hits.T, stronger["adversarial_logits"].values, wrong)
+    stronger = stronger.assign(
+        robust=(("attack", "sample"), hits), adversarial_logits=(("sample", "class"), attacked)
+    ).assign_coords(attack=["odi"])
+    stronger.attrs["evaluation"] = json.dumps(dataclasses.asdict(recipes.Evaluation("odi")))
+    store.write(stronger, store.path_of("logits/odi", recipe.run(0)))
+    (row,) = tableV.make().rows
+    before, after = (100 * d["robust"].values[-1, :80].mean() for d in (main, stronger))
+    assert row == (
+        "AT", "–", "–", "–", f"{before:.2f}", f"{after:.2f}", f"{before - after:.2f}",
+    )  # fmt: skip
 
 
 def test_every_form_holds_every_cell():

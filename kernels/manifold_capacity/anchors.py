@@ -20,6 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from manifold_capacity._input import (
+    LARGEST,
+    flag,
+    magnitude,
+    power_of_two,
+    real_array,
+    real_number,
+    whole_number,
+)
 from manifold_capacity._parallel import for_each, one_blas_thread
 from manifold_capacity.nnls import solve_rows
 
@@ -157,9 +166,12 @@ def anchor_points(
     ValueError
         If shapes do not fit, a value is not finite, or the last row of `sD1` is not 1.
     """
-    points, vectors = _check(sD1, t, kappa)
+    points, vectors, margin = _check(sD1, t, kappa)
+    flag("multipliers", multipliers)
     vectors = vectors.copy()
-    vectors[-1] += kappa
+    vectors[-1] += margin
+    factor = power_of_two(magnitude("sD1", points))  # of a cone's generators: it does not matter
+    points *= factor
     gram = points.T @ points
     parts = for_each(
         lambda start: solve(points, vectors[:, start : start + CHUNK], gram=gram),
@@ -169,14 +181,14 @@ def anchor_points(
     q = vectors.T @ points
     alpha = np.concatenate([part.multipliers for part in parts])
     weights = barycentric(alpha, q)
-    anchors = points @ weights.T
+    anchors = (points / factor) @ weights.T
     return Anchors(
         anchors,
         sq_distance(weights, gram, q),
         np.concatenate([part.kkt_residual for part in parts]),
         np.concatenate([part.iterations for part in parts]),
         np.concatenate([part.solved for part in parts]),
-        alpha.T.copy() if multipliers else None,
+        alpha.T * factor if multipliers else None,
     )
 
 
@@ -202,19 +214,22 @@ def sq_distance(weights: Array, gram: Array, q: Array) -> Array:
     return result
 
 
-def _check(sD1: ArrayLike, t: ArrayLike, kappa: float) -> tuple[Array, Array]:
-    points, vectors = np.asarray(sD1, np.float64), np.asarray(t, np.float64)
-    if points.ndim != 2 or 0 in points.shape or vectors.ndim != 2 or len(vectors) != len(points):
+def _check(sD1: ArrayLike, t: ArrayLike, kappa: float) -> tuple[Array, Array, float]:
+    """Return copies of points and vectors, and the margin."""
+    points, vectors = real_array("sD1", sD1), real_array("t", t)
+    margin = real_number("kappa", kappa, "margin", LARGEST)
+    shapes = (points.shape, vectors.shape)
+    if any(len(s) != 2 or 0 in s for s in shapes) or len(vectors) != len(points):
         raise ValueError(
             f"expected sD1 (D+1, M) and t (D+1, n_t) of equal first length, got {points.shape} "
             f"and {vectors.shape}"
         )
-    for name, values in (("sD1", points), ("t", vectors), ("kappa", np.array(kappa))):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+    magnitude("sD1", points)
+    if magnitude("t", vectors) > LARGEST:
+        raise ValueError(f"t: expected Gaussian vectors, got values over {LARGEST:g}")
     if not (points[-1] == 1.0).all():
         raise ValueError("sD1: expected a last row of ones, the coordinate along the centre")
-    return points, vectors
+    return points.astype(np.float64), vectors.astype(np.float64), margin
 
 
 @dataclass(frozen=True)
@@ -261,13 +276,19 @@ def certify(
     solvers : sequence of str
         Names that cvxpy knows.
     """
-    points, vectors = _check(sD1, t, kappa)
-    chosen = np.arange(vectors.shape[1]) if subset is None else np.asarray(subset)
-    ours = anchor_points(points, vectors[:, chosen], kappa).sq_distance
+    points, vectors, margin = _check(sD1, t, kappa)
+    chosen = np.arange(vectors.shape[1])
+    if subset is not None:
+        wanted = [whole_number("subset", column, 0) for column in subset]
+        if max(wanted, default=0) >= len(chosen):
+            last = len(chosen) - 1
+            raise ValueError(f"subset: expected columns of t up to {last}, got {max(wanted)}")
+        chosen = chosen[wanted]
+    ours = anchor_points(points, vectors[:, chosen], margin).sq_distance
     found = {name: np.full(len(chosen), np.nan) for name in solvers}
     scales = np.empty(len(chosen))
     for k, column in enumerate(chosen):
-        q = points.T @ vectors[:, column] + kappa
+        q = points.T @ vectors[:, column] + margin
         scales[k] = max(q.max(), 0.0) ** 2
         for name in solvers:
             found[name][k] = _by_cvxpy(points, q, name)

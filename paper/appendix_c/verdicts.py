@@ -17,7 +17,7 @@ from paper.appendix_c.networks import (
 )
 from paper.appendix_c.response import ERROR, SENSITIVITIES
 from paper.appendix_c.surrogate import CLASSES, Array, Variant
-from paper.claims.verdicts import UNTESTABLE, Claim, Verdict, VerdictName, register
+from paper.claims.verdicts import MISSING, NEEDS_SCALE, Claim, Verdict, VerdictName, register
 
 BETA_CORRECT = np.linspace(0.1, 10, 100)
 BETA_WRONG = np.linspace(3.5, 10, 66)
@@ -159,7 +159,7 @@ def _shielding(claim: Claim, studies: Studies) -> Verdict:
 
 def _quadratic(claim: Claim, studies: Studies) -> Verdict:
     if not studies.steps:
-        return Verdict(claim, UNTESTABLE, MISSING_STEPS)
+        return Verdict(claim, MISSING, MISSING_STEPS)
     exponents = ", ".join(
         f"{s.run} {fit.shape} (exponent {fit.exponent:.2f} at ε = {eps:g})"
         for s in studies.steps
@@ -173,7 +173,7 @@ def _quadratic(claim: Claim, studies: Studies) -> Verdict:
 def _mean(claim: Claim, studies: Studies) -> Verdict:
     adversarial = [study for study in studies.logits if study.recipe == "at"]
     if not adversarial:
-        return Verdict(claim, UNTESTABLE, MISSING_LOGITS)
+        return Verdict(claim, MISSING, MISSING_LOGITS)
     close = [abs(study.largest - 3.5) < 0.5 for study in adversarial]
     means = ", ".join(f"{study.run} {study.largest:.2f}" for study in adversarial)
     return _of_networks(claim, adversarial, close, f"mean largest logit: {means}")
@@ -181,7 +181,7 @@ def _mean(claim: Claim, studies: Studies) -> Verdict:
 
 def _assumption(claim: Claim, studies: Studies) -> Verdict:
     if not studies.logits:
-        return Verdict(claim, UNTESTABLE, MISSING_LOGITS)
+        return Verdict(claim, MISSING, MISSING_LOGITS)
     small = [study.ratio[1] < 0.1 for study in studies.logits]
     ratios = ", ".join(f"{study.run} {study.ratio[1]:.2g}" for study in studies.logits)
     return _of_networks(claim, studies.logits, small, f"median ‖z-βφ‖⁴/β⁴: {ratios}")
@@ -197,7 +197,7 @@ def _of_networks(
     scales = sorted({study.scale for study in studies})
     verdict, reason = _all_or_some(holding), f"at scale {' and '.join(scales)}: {evidence}"
     if scales != ["paper"] and claim.scale == "paper":
-        verdict, reason = UNTESTABLE, f"{claim.needs}; {reason}"
+        verdict, reason = NEEDS_SCALE, f"{claim.needs}; {reason}"
     elif scales != ["paper"] and verdict == "holds":
         verdict = "holds in direction"
     return Verdict(claim, verdict, reason, scale=" and ".join(scales))

@@ -14,8 +14,9 @@ from logit_distributions.errors import ReproError
 from paper import exit_code
 from paper.appendix_c import networks
 from paper.appendix_c.verdicts import verdicts as appendix_c
+from paper.claims import placebo
 from paper.claims.verdicts import (
-    UNTESTABLE,
+    UNDECIDED,
     VERDICTS,
     Verdict,
     basis,
@@ -29,10 +30,10 @@ from paper.claims.verdicts import (
 def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
     """Return what becomes of every claim, or of some by id, the most surprising first.
 
-    First what does not hold, then what holds in direction only, what holds, and what cannot
-    be tested. Among what does not hold, and what holds as stated, the clearest is first; among
-    what holds in direction, what falls short of the statement, by how clearly; among the rest,
-    what the data leave undecided.
+    First what does not hold, then what the data leave undecided, what holds in direction only,
+    and what holds; last what needs the paper's scale, a missing file, or networks that nobody
+    trained here. Among what does not hold, and what holds as stated, the clearest is first;
+    among what holds in direction, what falls short of the statement, by how clearly.
 
     Raises
     ------
@@ -50,8 +51,7 @@ def verdicts(ids: Sequence[str] = ()) -> list[Verdict]:
 
 
 def _surprise(verdict: Verdict) -> tuple[Any, ...]:
-    noteworthy = verdict.short or verdict.undecided
-    return VERDICTS.index(verdict.verdict), not noteworthy, -verdict.clearness
+    return VERDICTS.index(verdict.verdict), not verdict.short, -verdict.clearness
 
 
 def plain(verdict: Verdict) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def lines(judged: Sequence[Verdict], details: bool = False, width: int = 0) -> I
         yield f"{name.upper()}: {len(group)} of {len(judged)}"
         for verdict in group:
             text = f"“{verdict.claim.quotation}”"
-            if name == UNTESTABLE:
+            if name == UNDECIDED or not verdict.judged:
                 text = verdict.reason
             elif verdict.short:
                 text = f"[{verdict.reason}] {text}"
@@ -91,7 +91,8 @@ def _details(verdict: Verdict) -> Iterator[str]:
     if claim.measure:
         yield f"                {claim.measure}"
     yield f"      rule      {claim.rule}"
-    if verdict.reason and verdict.verdict != UNTESTABLE:
+    yield f"      fixed     {claim.fixed}{f': {claim.because}' if claim.because else ''}"
+    if verdict.reason:
         yield f"      verdict   {verdict.verdict}: {verdict.reason}"
     if verdict.each:
         values = ", ".join(map(number, verdict.each))
@@ -106,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
     parser.add_argument("--details", action="store_true", help="quotation, measure, rule, seeds")
+    parser.add_argument(
+        "--placebo", action="store_true", help="which rules hold where there is nothing to find"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, with all details")
     parsed = parser.parse_args(arguments)
     return exit_code("claims", lambda: _print(parsed))
@@ -113,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(parsed: argparse.Namespace) -> int:
     judged = verdicts(parsed.ids)
+    if parsed.placebo:
+        print("\n".join(placebo.lines(placebo.trials(judged))))
+        return 0
     if parsed.json:
         print(json.dumps([plain(each) for each in judged], indent=2, ensure_ascii=False))
         return 0

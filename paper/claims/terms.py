@@ -3,17 +3,21 @@
 A measure is a formula such as ``robust("at") - robust("st")``. Its terms are the functions of
 `Measures`; each returns an `Estimate`: one number per seed, or per pair of networks, and the
 same number for 500 resamples of the images. All terms of a formula see the same images and the
-same resamples, so that differences and ratios are paired. A new kind of measure is a method of
-`Measures`, named in `TERMS`.
+same resamples, so that differences and ratios are paired. Where only one seed is stored, every
+resample also draws another training of each network, as far away as two trainings of one recipe
+are from each other. A new kind of measure is a method of `Measures`, named in `TERMS`.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,8 @@ from logit_distributions.store import places
 
 RESAMPLES = 500
 NEIGHBOURS = 5
-BORDER = 4
+BENCH = "bench.json"
+"""In the data folder: what ``logitdist bench --json`` measured on an idle machine."""
 
 Array = NDArray[np.float64]
 Key = tuple[int, ...]
@@ -37,6 +42,10 @@ Key = tuple[int, ...]
 
 class Unsuitable(ReproError):
     """Stored data that a measure cannot be taken of: other seeds, another device, few epochs."""
+
+
+class Unrepeated(ReproError):
+    """A measure of one training, where no recipe was trained twice to say how trainings differ."""
 
 
 @cache
@@ -81,11 +90,17 @@ class Estimate:
         How many images were resampled; 0 for what is no mean over images.
     share : bool
         Whether it is a plain percentage of the images, whose interval is Wilson's.
+    points : tuple of int, optional
+        How many points of a sweep are behind it, and how many the sweep has.
+    repeated : bool
+        False for a single training or pair, where nothing tells how far another would be.
     """
 
     units: dict[Key, Array]
     images: int = 0
     share: bool = False
+    points: tuple[int, int] | None = None
+    repeated: bool = True
 
     def __sub__(self, other: Estimate | float) -> Estimate:
         return _paired(np.subtract, self, other)
@@ -125,13 +140,14 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over images; without images the range over the seeds."""
+        """95 % interval of the mean over resamples; where none differ, the range over the seeds."""
         if self.share:
             low, high = distribution.wilson_interval(min(self.mean / 100, 1.0), self.images)
             return 100 * low, 100 * high
-        if not self.images:
+        draws = np.mean(list(self.units.values()), 0)[1:]
+        if not self.images and np.all(draws == draws[0]):
             return min(self.values.values()), max(self.values.values())
-        low, high = np.quantile(np.mean(list(self.units.values()), 0)[1:], (0.025, 0.975))
+        low, high = np.quantile(draws, (0.025, 0.975))
         return float(low), float(high)
 
 
@@ -157,11 +173,17 @@ def _common(estimates: Sequence[Estimate]) -> list[Key]:
     return keys
 
 
-def _over(function: Callable[[Array], Array]) -> Callable[[Iterable[Estimate]], Estimate]:
+Sweep = Mapping[float, Estimate]
+"""A measure at several places, such as every k of fix-k."""
+
+
+def _over(
+    function: Callable[[Array], Array],
+) -> Callable[[Iterable[Estimate] | Sweep], Estimate]:
     """Return a function of several estimates from one along the first axis of an array."""
 
-    def combined(estimates: Iterable[Estimate]) -> Estimate:
-        several = list(estimates)
+    def combined(estimates: Iterable[Estimate] | Sweep) -> Estimate:
+        several = list(estimates.values() if isinstance(estimates, Mapping) else estimates)
         units = {
             key: function(np.stack([e.units[key] for e in several])) for key in _common(several)
         }
@@ -170,23 +192,55 @@ def _over(function: Callable[[Array], Array]) -> Callable[[Iterable[Estimate]], 
     return combined
 
 
-def _slope(values: Array) -> Array:
-    """Return the least-squares slope against 1, 2, ... along the first axis."""
-    at = np.arange(len(values)) - (len(values) - 1) / 2
-    slopes: Array = at @ values / (at @ at)
-    return slopes
+def _slope(sweep: Sweep) -> Estimate:
+    """Return the least-squares slope of a measure against its places."""
+    at = np.array(list(sweep)) - np.mean(list(sweep))
+    return _over(lambda values: at @ values / (at @ at))(sweep)
+
+
+def _steps(sweep: Sweep) -> list[Estimate]:
+    """Return by how much a measure changes from each place to the next."""
+    at = sorted(sweep)
+    return [sweep[after] - sweep[before] for before, after in pairwise(at)]
+
+
+def _sweep(measure: Callable[[Any], Estimate], at: Iterable[Any]) -> dict[Any, Estimate]:
+    """Return a measure at those places, of the seeds that most have, where it is stored.
+
+    Raises
+    ------
+    Missing
+        If it is stored in fewer than two places.
+    """
+    points, missing = {}, None
+    for place in at:
+        try:
+            points[place] = measure(place)
+        except store.Missing as error:
+            missing = missing or error
+    counts = Counter(key for each in points.values() for key in each.units)
+    most = {key for key, count in counts.items() if count == max(counts.values())}
+    points = {place: each for place, each in points.items() if most <= each.units.keys()}
+    if len(points) < 2:
+        raise missing or Unsuitable("a sweep needs two points of one seed")
+    return points
 
 
 def _log_correlation(first: Sequence[Estimate], second: Sequence[Estimate]) -> Estimate:
-    """Return Pearson's correlation of the logarithms of two lists, over the lists."""
-    keys = _common([*first, *second])
+    """Return Pearson's correlation of the logarithms of two lists, where both are known.
+
+    Not resampled: the noise of resamples in both lists would lower every correlation.
+    """
 
     def of(key: Key) -> Array:
-        x, y = (np.log([each.units[key] for each in side]) for side in (first, second))
-        x, y = x - x.mean(0), y - y.mean(0)
-        return np.asarray((x * y).sum(0) / np.sqrt((x**2).sum(0) * (y**2).sum(0)))
+        pairs = np.array(
+            [(x.units[key][0], y.units[key][0]) for x, y in zip(first, second, strict=True)]
+        )
+        known = np.isfinite(pairs).all(1) & (pairs > 0).all(1)
+        x, y = np.log(pairs[known]).T
+        return np.full(1 + RESAMPLES, np.corrcoef(x, y)[0, 1])
 
-    return Estimate({key: of(key) for key in keys}, first[0].images)
+    return Estimate({key: of(key) for key in _common([*first, *second])})
 
 
 COMBINATIONS: dict[str, Any] = {
@@ -196,19 +250,28 @@ COMBINATIONS: dict[str, Any] = {
     "most": _over(lambda values: values.max(0)),
     "average": _over(lambda values: values.mean(0)),
     "middle": _over(lambda values: np.median(values, 0)),
-    "slope": _over(_slope),
+    "slope": _slope,
+    "steps": _steps,
     "log_correlation": _log_correlation,
     "blocks": capacity.BLOCKS,
+    "layers": capacity.LAYERS,
     "simulated_layers": capacity.SIMULATED_LAYERS,
     "figure5": recipes.FIGURE5,
 }
 
+PAIRED_TERMS = ("disagreement", "overlap", "average_vector_overlap")
+"""Terms of pairs of networks."""
+
 TERMS = (
-    "natural", "robust", "robust_within", "validation_robust", "teacher_error", "hours", "mean",
-    "skewness", "above", "below", "first_bin", "disagreement", "errors_at", "overlap",
-    "border_roughness", "neighbour_distance", "neighbour_same_class", "distance_to_teacher",
-    "best_epoch", "stored_epochs", "manifold", "radius_share", "separable_share",
+    *PAIRED_TERMS, "natural", "robust", "robust_within", "validation_robust", "teacher_error",
+    "hours", "bench_ratio", "mean", "skewness", "above", "below", "first_bin", "share_rising",
+    "margin_fall", "errors_at", "border_roughness", "picture_diversity", "neighbour_distance",
+    "random_distance", "neighbour_same_class", "distance_to_teacher", "best_epoch",
+    "stored_epochs", "manifold", "radius_share", "separable_share",
 )  # fmt: skip
+
+Role = tuple[str, str, tuple[int, ...]]
+"""A name in a formula, and the recipe and seeds that stand for it."""
 
 QUANTITIES = {"max": distribution.max_logit, "gap": distribution.logit_gap}
 
@@ -221,10 +284,15 @@ class Measures:
     dataset, scale : str
     limit : int or None
         Only the first so many test images count, because a network compared saw no others.
+    roles : tuple
+        Recipes whose place others take, as `placebo` gives them: name, recipe, seeds.
     """
 
-    def __init__(self, dataset: str, scale: str, limit: int | None = None):
+    def __init__(
+        self, dataset: str, scale: str, limit: int | None = None, roles: tuple[Role, ...] = ()
+    ):
         self.dataset, self.scale, self.limit = dataset, scale, limit
+        self.roles = {name: (recipe, seeds) for name, recipe, seeds in roles}
         self.teacher_epochs = recipes.Scale.parse(scale).teacher_epochs
         self._known: dict[Any, Any] = {}
         self._overlaps = cache(self._overlaps)  # type: ignore[method-assign]
@@ -281,6 +349,15 @@ class Measures:
 
         return self._constant("log", name, value)
 
+    def bench_ratio(self, one: str, other: str) -> Estimate:
+        """Return the time of an epoch of one method over another's, as measured side by side."""
+        path = places.data() / BENCH
+        if not path.is_file():
+            raise store.Missing(path, f"logitdist bench --json {places.brief(path)}")
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        ratio = measured[one]["seconds"] / measured[other]["seconds"]
+        return Estimate({(0,): np.full(1 + RESAMPLES, ratio)})
+
     # Distributions of the max logit and of the logit gap
 
     def mean(self, quantity: str, name: str, **where: Any) -> Estimate:
@@ -291,15 +368,17 @@ class Measures:
         """Return the skewness, as `skewness`."""
         return self._quantity(quantity, name, _skewness, **where)
 
-    def above(self, bound: float, quantity: str, name: str) -> Estimate:
+    def above(self, bound: float, quantity: str, name: str, **where: Any) -> Estimate:
         """Return the percentage of images above a bound."""
-        return self._share(name, lambda d: QUANTITIES[quantity](d["logits"].values) > bound)
+        share = self._quantity(quantity, name, lambda v: 100 * resampled(v > bound), **where)
+        return replace(share, share=True)
 
-    def below(self, bound: float, quantity: str, name: str) -> Estimate:
+    def below(self, bound: float, quantity: str, name: str, **where: Any) -> Estimate:
         """Return the percentage of images below a bound."""
-        return self._share(name, lambda d: QUANTITIES[quantity](d["logits"].values) < bound)
+        share = self._quantity(quantity, name, lambda v: 100 * resampled(v < bound), **where)
+        return replace(share, share=True)
 
-    def first_bin(self, width: float, quantity: str, name: str) -> Estimate:
+    def first_bin(self, width: float, quantity: str, name: str, **where: Any) -> Estimate:
         """Return the percentage in the bin at zero minus that in the fullest other one."""
 
         def values(numbers: NDArray[Any]) -> Array:
@@ -307,7 +386,32 @@ class Measures:
             shares = 100 * resampled(np.eye(100)[bins])
             return np.asarray(shares[:, 0] - shares[:, 1:].max(1))
 
-        return self._quantity(quantity, name, values)
+        return self._quantity(quantity, name, values, **where)
+
+    def share_rising(self, quantity: str, name: str, part: str = "train") -> Estimate:
+        """Return the percentage of images of a part on which it is larger last than first."""
+        units: dict[Key, Array] = {}
+        for seed, data in self._open("epochs", name):
+            first, last = (_recorded(data, quantity, part, at) for at in (0, -1))
+            units[(seed,)] = 100 * resampled(last > first)
+        return Estimate(units, len(first), share=True)
+
+    def margin_fall(self, eps: float, name: str, within: tuple[float, float]) -> Estimate:
+        """Return by how much the label's margin falls under a gradient step of length `eps`.
+
+        Mean over the correctly classified images whose gap lies between two quantiles of it.
+        """
+
+        def values(data: xr.Dataset) -> Array:
+            before, after = data["hard_margin"].sel(eps=[0, eps], method="nearest").values
+            correct = before > 0
+            below, above = np.quantile(before[correct], within)
+            inside = correct & (before >= below) & ((before < above) | (within[1] == 1))
+            return _ratio(np.where(inside, before - after, 0), inside) / 100
+
+        networks = self._open("theory", name)
+        images = min(data.sizes["sample"] for _, data in networks)
+        return Estimate({(seed,): values(data) for seed, data in networks}, images)
 
     # Which images, which classes
 
@@ -335,14 +439,17 @@ class Measures:
     def errors_at(self, places: tuple[int, int], name: str, attacked: bool = False) -> Estimate:
         """Return the percentage of errors on these ranks of the average logit vector.
 
-        As `errors_by_rank`: rank one is, as a rule, the true class itself.
+        As `errors_by_rank`: rank one is, as a rule, the true class itself. Attacked, of the
+        errors that the attack adds.
         """
 
         def values(data: xr.Dataset) -> Array:
             labels, natural = data["label"].values.astype(int), data["logits"].values
             means = ranking.mean_correct_logits(natural, labels)
-            logits = data["adversarial_logits"].values if attacked else natural
-            predictions = logits.argmax(1)
+            predictions = natural.argmax(1)
+            if attacked:
+                hits = predictions == labels
+                predictions = np.where(hits, data["adversarial_logits"].values.argmax(1), labels)
             place = 1 + np.argsort(manipulations.ranking(means), 1)[labels, predictions]
             wrong = (predictions != labels) & np.isfinite(means[labels]).all(1)
             return _ratio(wrong & (place >= places[0]) & (place <= places[1]), wrong)
@@ -358,35 +465,79 @@ class Measures:
         def values(one: xr.Dataset, other: xr.Dataset) -> Array:
             logits = other["logits"].values
             if permuted:
-                logits = logits[ranking.permuted_within(one["label"].values, seed=0)]
+                logits = logits[ranking.deranged_within(one["label"].values, seed=0)]
             return resampled(ranking.average_overlap(one["logits"].values, logits))
 
         return self._pairs(first, second, values)
+
+    def average_vector_overlap(self, k: int, first: str, second: str) -> Estimate:
+        """Return AO@k of the classes' mean logit vectors over correct answers, mean over them."""
+
+        def values(one: xr.Dataset, other: xr.Dataset) -> Array:
+            means = [
+                ranking.mean_correct_logits(d["logits"].values, d["label"].values.astype(int))
+                for d in (one, other)
+            ]
+            return np.full(1 + RESAMPLES, ranking.average_overlap(*means)[:, k - 1].mean())
+
+        return replace(self._pairs(first, second, values), images=0)
 
     # Pictures
 
     def border_roughness(self, name: str) -> Estimate:
         """Return how uneven the borders of the images are that a network is most confident of.
 
-        The standard deviation of the grey values in the outer four pixels, averaged over the
-        tenth of each class with the largest softmax values.
+        As `pictures.background_variation`, averaged over the tenth of each class with the
+        largest softmax values.
         """
-        grey = self._pictures().mean(1)
-        frame = np.ones(grey.shape[1:], bool)
-        frame[BORDER:-BORDER, BORDER:-BORDER] = False
-        roughness = grey[:, frame].std(1)
+        sheet = self._pictures()
+        roughness = pictures.background_variation(sheet)
 
         def values(data: xr.Dataset) -> Array:
-            labels = data["label"].values[: len(roughness)]
-            confidence = distribution.log_confidence(data["logits"].values[: len(roughness)])
-            chosen = np.zeros(len(labels), bool)
-            for label in np.unique(labels):
-                members = np.flatnonzero(labels == label)
-                order = np.argsort(-confidence[members], kind="stable")
-                chosen[members[order[: max(1, len(members) // 10)]]] = True
+            chosen = _most_confident(data, len(sheet))
             return _ratio(chosen * roughness, chosen) / 100
 
-        return replace(self._each(name, values), images=len(grey))
+        return replace(self._each(name, values), images=len(sheet))
+
+    def picture_diversity(self, by: str, name: str) -> Estimate:
+        """Return the mean ``"colour"`` or ``"shape"`` distance within what a network is sure of.
+
+        Over pairs among the tenth of each class with the largest softmax values, mean over
+        classes.
+        """
+        sheet = self._pictures()
+        edges = pictures.edge_thumbnails(sheet) if by == "shape" else None
+
+        def values(data: xr.Dataset) -> Array:
+            labels = data["label"].values[: len(sheet)]
+            chosen = _most_confident(data, len(sheet))
+            means = []
+            for label in np.unique(labels):
+                some = np.flatnonzero(chosen & (labels == label))
+                if len(some) < 2:
+                    continue
+                if edges is None:
+                    apart = pictures.colour_distance(sheet[some][:, None], sheet[some])
+                else:
+                    apart = pictures.correlation_distance(edges[some][:, None], edges[some])
+                counted = weights(len(sheet))[:, some].astype(float)
+                pairs = counted.sum(1) ** 2 - (counted**2).sum(1)
+                total = np.einsum("ri,ij,rj->r", counted, apart * (1 - np.eye(len(some))), counted)
+                means.append(np.divide(total, pairs, np.full(len(pairs), np.nan), where=pairs > 0))
+            return np.asarray(np.nanmean(means, 0))
+
+        return replace(self._each(name, values), images=len(sheet))
+
+    def random_distance(self, by: str) -> float:
+        """Return the mean ``"colour"`` or ``"shape"`` distance between two of the images."""
+        sheet = self._pictures()
+        if by == "shape":
+            edges = pictures.edge_thumbnails(sheet)
+            rows = [pictures.correlation_distance(each, edges) for each in edges]
+        else:
+            rows = [pictures.colour_distance(each, sheet) for each in sheet]
+        apart = np.array(rows)
+        return float((apart.sum() - np.trace(apart)) / len(sheet) / (len(sheet) - 1))
 
     def neighbour_distance(self, by: str, name: str) -> Estimate:
         """Return the mean ``"colour"`` or ``"shape"`` distance to the five nearest images."""
@@ -446,10 +597,8 @@ class Measures:
 
     def best_epoch(self, accuracy: Callable[[int], Estimate]) -> Estimate:
         """Return the teacher's epoch that maximises an accuracy of the student."""
-        epochs = np.array(self.teacher_epochs, float)
-        return _over(lambda values: epochs[values.argmax(0)])(
-            accuracy(e) for e in epochs.astype(int)
-        )
+        points = _sweep(accuracy, self.teacher_epochs)
+        return _over(lambda values: np.array(list(points), float)[values.argmax(0)])(points)
 
     def stored_epochs(self, name: str, until: float = 1.0) -> list[int]:
         """Return the epochs of which logits are stored, up to a share of the training."""
@@ -526,11 +675,74 @@ class Measures:
             self._known[key] = getattr(self, name)(*arguments, **options)
         return self._known[key]
 
+    def another_training(self, term: str, *arguments: Any, **options: Any) -> Any:
+        """Return a term with another training of its network drawn in every resample.
+
+        Raises
+        ------
+        Unrepeated
+            If no recipe tells how much trainings differ.
+        """
+        value = self.term(term, *arguments, **options)
+        if not isinstance(value, Estimate):
+            return value
+        if term in PAIRED_TERMS:
+            raise Unrepeated("a single pair of trainings")
+        called = inspect.signature(getattr(self, term)).bind(*arguments, **options)
+        if "name" not in called.arguments:
+            return value
+        sd = self._between_trainings(term, called)
+        units = {}
+        for key, draws in value.units.items():
+            text = repr((self.dataset, self.scale, term, arguments, tuple(options.items()), key))
+            noise = np.random.default_rng(zlib.crc32(text.encode())).normal(0, sd, RESAMPLES)
+            units[key] = np.concatenate([draws[:1], draws[1:] + noise])
+            if value.share:
+                units[key][1:] = units[key][1:].clip(0, 100)
+        return Estimate(units, value.images)
+
+    def _between_trainings(self, term: str, called: inspect.BoundArguments) -> float:
+        """Return the largest sd of a term between trainings of one recipe, of the same method."""
+        method = recipes.recipe(called.arguments["name"], self.scale, self.dataset).method
+        known: dict[str, dict[Key, float]] = {}
+        for name in recipes.names(recipes.Scale.parse(self.scale)):
+            if recipes.recipe(name, self.scale, self.dataset).method == method:
+                called.arguments["name"] = name
+                try:
+                    value = self.term(term, *called.args, **called.kwargs)
+                    known[name] = value.values
+                except (store.Missing, Unsuitable):
+                    continue
+        groups = [list(values.values()) for values in known.values()]
+        for seed, value in known.get("normal", {}).items():
+            twin = known.get(f"logits-epoch-{self._teacher_epoch_of(seed[0])}", {})
+            if seed in twin:
+                groups.append([value, twin[seed]])
+        spreads = [np.std(each, ddof=1) for each in groups if len(each) > 1]
+        if not spreads:
+            raise Unrepeated(f"no {method} training is stored with two seeds")
+        return float(max(spreads))
+
+    def _teacher_epoch_of(self, seed: int) -> int | None:
+        epochs = {s: int(data.attrs["checkpoint_epoch"]) for s, data in self._open("logits", "at")}
+        return epochs.get(seed)
+
     def _open(self, stage: str, name: str) -> list[tuple[int, xr.Dataset]]:
-        """Return the stored datasets of a recipe, each with its seed."""
-        datasets = store.need(stage, name, self.dataset, self.scale)
+        """Return the stored datasets of a recipe, each with its seed.
+
+        Of one that plays a part, each with its place among the seeds that do.
+        """
+        recipe, seeds = self.roles.get(name, (name, None))
+        datasets = store.need(stage, recipe, self.dataset, self.scale)
+        if seeds is not None:
+            by_seed = {int(data.attrs["seed"]): data for data in datasets}
+            if not by_seed.keys() >= set(seeds):
+                raise Unsuitable(f"{recipe} of seeds {seeds} is not stored in {stage}")
+            datasets = [by_seed[seed] for seed in seeds]
         if self.limit is not None and stage.startswith("logits"):
             datasets = [data.isel(sample=slice(self.limit)) for data in datasets]
+        if seeds is not None:
+            return list(enumerate(datasets))
         return [(int(data.attrs["seed"]), data) for data in datasets]
 
     def _each(
@@ -570,14 +782,15 @@ class Measures:
         quantity: str,
         name: str,
         function: Callable[[NDArray[Any]], Array],
-        epoch: int | None = None,
+        epoch: int | str | None = None,
         part: str = "test",
         dataset: str | None = None,
     ) -> Estimate:
         """Apply a function to the max logits or gaps of a network.
 
         Of the network that stands for the run, or of an `epoch` of its training: 0 the first
-        stored, -1 the last; there of the ``"train"`` or ``"test"`` part.
+        stored, -1 the last, ``"at"`` that at which AT of the same seed is evaluated; there of
+        the ``"train"`` or ``"test"`` part.
         """
         if dataset is not None and dataset != self.dataset:
             other = Measures(dataset, self.scale, self.limit)
@@ -586,20 +799,23 @@ class Measures:
             return self._each(name, lambda d: function(QUANTITIES[quantity](d["logits"].values)))
         units: dict[Key, Array] = {}
         for seed, data in self._open("epochs", name):
-            chosen = data["test"].values == (part == "test")
-            at = self._epoch(data, epoch)
-            values = data["largest"].values[at, chosen]
-            if quantity == "gap":
-                values = values - data["second"].values[at, chosen]
+            wanted = self._teacher_epoch_of(seed) if isinstance(epoch, str) else epoch
+            if wanted is None:
+                continue
+            values = _recorded(data, quantity, part, self._epoch(data, wanted))
             units[(seed,)] = function(values)
-        return Estimate(units, int(chosen.sum()))
+        if not units:
+            raise Unsuitable(f"no {name} is of a seed whose AT is stored; train the same seeds")
+        return Estimate(units, len(values))
 
     def _epoch(self, data: xr.Dataset, epoch: int) -> int:
         epochs = data["epoch"].values.tolist()
         if epoch in (0, -1):
             return epoch
         if epoch not in epochs:
-            raise Unsuitable(f"{data.attrs['run']} was trained to epoch {epochs[-1]}, not {epoch}")
+            raise Unsuitable(
+                f"{data.attrs['run']}: epoch {epoch} is not among those stored, {epochs}"
+            )
         return int(epochs.index(epoch))
 
     def _pictures(self) -> NDArray[np.uint8]:
@@ -614,9 +830,30 @@ def _pictures(path: Path) -> NDArray[np.uint8]:
     return images.read_sheet(path)
 
 
+def _recorded(data: xr.Dataset, quantity: str, part: str, at: int) -> NDArray[Any]:
+    """Return the max logits or gaps of the images of a part, at a place among the epochs."""
+    chosen = data["test"].values == (part == "test")
+    values: NDArray[Any] = data["largest"].values[at, chosen]
+    return values - data["second"].values[at, chosen] if quantity == "gap" else values
+
+
+def _most_confident(data: xr.Dataset, count: int) -> NDArray[np.bool_]:
+    """Return which of the first images are in the tenth of their class with the largest softmax."""
+    labels = data["label"].values[:count]
+    confidence = distribution.log_confidence(data["logits"].values[:count])
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        order = np.argsort(-confidence[members], kind="stable")
+        chosen[members[order[: max(1, len(members) // 10)]]] = True
+    return chosen
+
+
 @cache
-def _measures(folder: Path, dataset: str, scale: str, limit: int | None) -> Measures:
-    return Measures(dataset, scale, limit)
+def _measures(
+    folder: Path, dataset: str, scale: str, limit: int | None, roles: tuple[Role, ...] = ()
+) -> Measures:
+    return Measures(dataset, scale, limit, roles)
 
 
 def forget() -> None:
@@ -624,14 +861,19 @@ def forget() -> None:
     _measures.cache_clear()
 
 
-def evaluate(formula: str, dataset: str, scale: str) -> Estimate:
+def evaluate(formula: str, dataset: str, scale: str, roles: tuple[Role, ...] = ()) -> Estimate:
     """Return what a formula of the register comes to.
+
+    Of one seed its interval includes what two trainings of one recipe differ by, or it is not
+    `repeated`.
 
     Parameters
     ----------
     formula : str
         Python, of the methods of `Measures` and `COMBINATIONS`.
     dataset, scale : str
+    roles : tuple, optional
+        Networks that others stand for, as in `Measures`.
 
     Raises
     ------
@@ -640,30 +882,46 @@ def evaluate(formula: str, dataset: str, scale: str) -> Estimate:
     Unsuitable
         If those stored are not what the formula needs.
     """
-    result, sizes = _evaluate(formula, _measures(places.data(), dataset, scale, None))
+    measures = _measures(places.data(), dataset, scale, None, roles)
+    result, sizes = _evaluate(formula, measures, measures.term)
     if len(sizes) > 1:
-        result, _ = _evaluate(formula, _measures(places.data(), dataset, scale, min(sizes)))
-    return result
+        measures = _measures(places.data(), dataset, scale, min(sizes), roles)
+        result, _ = _evaluate(formula, measures, measures.term)
+    if roles or len(result.seeds) > 1:
+        return result
+    try:
+        return _evaluate(formula, measures, measures.another_training)[0]
+    except Unrepeated:
+        return replace(result, repeated=False)
 
 
-def _evaluate(formula: str, terms: Measures) -> tuple[Estimate, set[int]]:
+def _evaluate(
+    formula: str, measures: Measures, term: Callable[..., Any]
+) -> tuple[Estimate, set[int]]:
     sizes: set[int] = set()
+    points: list[tuple[int, int]] = []
 
     def noted(name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            value = terms.term(name, *arguments, **options)
+            value = term(name, *arguments, **options)
             if isinstance(value, Estimate) and value.images:
                 sizes.add(value.images)
             return value
 
         return call
 
+    def sweep(measure: Callable[[Any], Estimate], at: Sequence[Any]) -> dict[Any, Estimate]:
+        stored = _sweep(measure, at)
+        points.append((len(stored), len(at)))
+        return stored
+
     names: dict[str, Any] = {"__builtins__": {}, **COMBINATIONS}
     names |= {name: noted(name) for name in TERMS}
-    names |= {"teacher_epochs": terms.teacher_epochs}
+    names |= {"sweep": sweep, "teacher_epochs": measures.teacher_epochs}
     if "teacher_epoch}" in formula:
-        names["teacher_epoch"] = terms.teacher_epoch
-    return eval(formula, names), sizes  # the register is part of this program
+        names["teacher_epoch"] = measures.teacher_epoch
+    result = eval(formula, names)  # the register is part of this program
+    return replace(result, points=min(points, default=None)), sizes
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Array:

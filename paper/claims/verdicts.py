@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -24,11 +24,12 @@ REGISTER = Path(__file__).parents[1] / "claims.toml"
 SEEDS_OF_THE_PAPER = 3
 
 VerdictName = Literal[
-    "does not hold", "holds in direction", "holds", "cannot be tested at this scale"
-]
+    "does not hold", "undecided", "holds in direction", "holds",
+    "needs the paper's scale", "a file is missing", "not trained here",
+]  # fmt: skip
 VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
-"""In the order of surprise."""
-UNTESTABLE: VerdictName = "cannot be tested at this scale"
+"""The unfavourable first, and last what is not judged."""
+UNDECIDED, NEEDS_SCALE, MISSING, UNTRAINED = VERDICTS[1], *VERDICTS[4:]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ class Claim:
     scale: str | None = None
     needs: str | None = None
     decision: str = ""
+    fixed: Literal["before", "after"] = "before"
+    because: str = ""
+    untrained: bool = False
 
     @property
     def rule(self) -> str:
@@ -119,8 +123,12 @@ class Verdict:
         Of the data.
     seeds : tuple of int
     images : int
+    points : tuple of int, optional
+        How many points of a sweep are behind it, and how many the sweep has.
     clearness : float
         Distance from the rule's nearest bound, in half widths of the interval.
+    short : bool
+        Whether the data fall short of the statement, and not only of its scale.
     """
 
     claim: Claim
@@ -133,22 +141,28 @@ class Verdict:
     scale: str | None = None
     seeds: tuple[int, ...] = ()
     images: int = 0
+    points: tuple[int, int] | None = None
     clearness: float = 0.0
+    short: bool = False
 
     @property
     def compared(self) -> bool:
         """Whether the measure was held against the rule."""
-        return self.value is not None and (self.claim.scale in (None, self.scale))
+        return self.value is not None and self.verdict != NEEDS_SCALE
 
     @property
-    def short(self) -> bool:
-        """Whether the data fall short of the statement, and not only of its scale."""
-        return self.reason.startswith("weaker")
+    def judged(self) -> bool:
+        """Whether there are data that could have decided, undecided ones among them."""
+        return self.verdict in VERDICTS[:4]
 
     @property
-    def undecided(self) -> bool:
-        """Whether there are data, but seeds or interval are on both sides of the rule's bound."""
-        return self.reason.startswith("undecided")
+    def reach(self) -> float | None:
+        """How far beyond a bound the value must be to be decided, with noise such as this."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        ends = (self.low, self.high, *self.each)
+        reach = max(max(ends) - self.value, self.value - min(ends))
+        return reach if np.isfinite(reach) and reach > 0 else None
 
 
 @cache
@@ -162,9 +176,12 @@ def judge(claim: Claim) -> Verdict:
     """Judge a claim about networks by its measure on the stored datasets.
 
     Data of the paper's scale are taken where there are any; of the others those of the scale
-    that readers prefer, unless a less preferred one has more seeds. Scales are never mixed.
+    that readers prefer, unless a less preferred one has more seeds, or as many and more points
+    of a sweep. Scales are never mixed.
     """
     assert claim.measure is not None
+    if claim.untrained:
+        return Verdict(claim, UNTRAINED, f"needs {claim.needs}")
     chosen: tuple[str, Estimate] | None = None
     reasons = []
     for scale in selection.scales():
@@ -175,23 +192,31 @@ def judge(claim: Claim) -> Verdict:
             continue
         if scale == "paper":
             return _decide(claim, estimate, scale)
-        if chosen is None or len(estimate.seeds) > len(chosen[1].seeds):
+        if chosen is None or _amount(estimate) > _amount(chosen[1]):
             chosen = scale, estimate
-    if chosen is None:
-        reason = f"{claim.needs}: {reasons[0]}" if claim.scale == "paper" else reasons[-1]
-        return Verdict(claim, UNTESTABLE, reason)
-    scale, estimate = chosen
     if claim.scale == "paper":
-        return _verdict(claim, UNTESTABLE, f"{claim.needs}: {reasons[0]}", estimate, scale)
-    return _decide(claim, estimate, scale)
+        reason = f"{claim.needs}: {reasons[0]}"
+        if chosen is None:
+            return Verdict(claim, NEEDS_SCALE, reason)
+        return _verdict(claim, NEEDS_SCALE, reason, chosen[1], chosen[0])
+    if chosen is None:
+        return Verdict(claim, MISSING, reasons[-1])
+    return _decide(claim, chosen[1], chosen[0])
+
+
+def _amount(estimate: Estimate) -> tuple[int, int]:
+    """Return how many seeds and points of a sweep there are."""
+    return len(estimate.seeds), estimate.points[0] if estimate.points else 0
 
 
 def _decide(claim: Claim, estimate: Estimate, scale: str) -> Verdict:
     stated = Window.parse(claim.stated)
     direction = Window.parse(claim.direction or claim.stated)
     if not np.isfinite([estimate.mean, *estimate.interval]).all():
-        reason = "undecided: the measure is not a number"
-        return _verdict(claim, UNTESTABLE, reason, estimate, scale)
+        return _verdict(claim, UNDECIDED, "the measure is not a number", estimate, scale)
+    if not estimate.repeated:
+        reason = "one pair of trainings, and nothing to tell how far another would be"
+        return _verdict(claim, UNDECIDED, reason, estimate, scale)
     low, high = estimate.interval
     numbers = [(value, value) for value in estimate.values.values()] + [(low, high)]
     if all(stated.holds(*each) for each in numbers):
@@ -204,12 +229,18 @@ def _decide(claim: Claim, estimate: Estimate, scale: str) -> Verdict:
         return _verdict(claim, verdict, "as stated" + _but(lacking), estimate, scale, stated)
     if all(direction.holds(*each) for each in numbers):
         reason = f"weaker than stated: {claim.stated}"
-        return _verdict(claim, "holds in direction", reason, estimate, scale, stated)
+        weaker = _verdict(claim, "holds in direction", reason, estimate, scale, stated)
+        return replace(weaker, short=True)
     if all(direction.excludes(*each) for each in numbers):
         reason = f"not {claim.direction or claim.stated}, at the {scale} scale"
         return _verdict(claim, "does not hold", reason, estimate, scale, direction)
-    reason = f"undecided: seeds or interval on both sides of {claim.direction or claim.stated}"
-    return _verdict(claim, UNTESTABLE, reason, estimate, scale)
+    reason = f"seeds or interval on both sides of {claim.direction or claim.stated}"
+    undecided = _verdict(claim, UNDECIDED, reason, estimate, scale)
+    if undecided.reach is None:
+        return undecided
+    unit = f" {claim.unit}" if claim.unit else ""
+    shown = f"{number(undecided.reach)}{unit} beyond it would have been the smallest to decide"
+    return replace(undecided, reason=f"{reason}; {shown}")
 
 
 def _but(lacking: Sequence[str]) -> str:
@@ -225,30 +256,36 @@ def _verdict(
     window: Window | None = None,
 ) -> Verdict:
     low, high = estimate.interval
-    clearness = 0.0
-    if window is not None:
-        half = max((high - low) / 2, 1e-9)
-        clearness = window.distance(estimate.mean) / half
+    half = max((high - low) / 2, 1e-9)
     return Verdict(
         claim,
         verdict,
         reason,
-        estimate.mean,
-        low,
-        high,
-        tuple(estimate.values.values()),
-        scale,
-        estimate.seeds,
-        estimate.images,
-        clearness,
+        value=estimate.mean,
+        low=low,
+        high=high,
+        each=tuple(estimate.values.values()),
+        scale=scale,
+        seeds=estimate.seeds,
+        images=estimate.images,
+        points=estimate.points,
+        clearness=0.0 if window is None else window.distance(estimate.mean) / half,
     )
 
 
 def basis(verdict: Verdict) -> str:
-    """Return the data behind a verdict in words: scale, seeds, images."""
-    seeds = f"seed{'s' * (len(verdict.seeds) > 1)} {', '.join(map(str, verdict.seeds))}"
-    parts = [f"scale {verdict.scale}", seeds] if verdict.seeds else [f"scale {verdict.scale}"]
-    return "; ".join(parts + ([f"{verdict.images:,} images"] if verdict.images else []))
+    """Return the data behind a verdict in words: scale, seeds, images, points of a sweep."""
+    parts = [f"scale {verdict.scale}"]
+    if verdict.seeds:
+        plural = "s" * (len(verdict.seeds) > 1)
+        parts.append(f"seed{plural} {', '.join(map(str, verdict.seeds))}")
+    if verdict.images:
+        parts.append(f"{verdict.images:,} images")
+    if verdict.points:
+        parts.append(f"{verdict.points[0]} of {verdict.points[1]} points")
+    if len(verdict.seeds) == 1:
+        parts.append("interval with another training of each network")
+    return "; ".join(parts)
 
 
 def number(value: float) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from logit_distributions.recipes import Evaluation, Manifolds
     from logit_distributions.store import find, open_dataset, write
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {
     "evaluate": "make.logits",

@@ -482,7 +482,7 @@ def to_json(rows: list[Row], machine: Machine, width: int) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, found: dict[str, Any]) -> None:
+def write_json(path: Path, measured: dict[str, Any]) -> None:
     """Write the measurements, whole or not at all."""
     with files.atomic(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=2) + "\n")
+        temporary.write_text(json.dumps(measured, indent=2) + "\n")

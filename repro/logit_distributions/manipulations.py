@@ -103,6 +103,34 @@ def correct(logits: Logits, labels: Labels) -> Logits:
     return result
 
 
+def mistake(logits: Logits, labels: Labels, seed: int) -> Logits:
+    """Swap the prediction of each sample that is wrong with a wrong class drawn at random.
+
+    As many errors at the same values, without their meaning; samples that are right are left
+    alone. One uniform class is drawn per sample, of all but the true one, the predicted included.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (n, classes)
+    labels : ndarray of int, shape (n,)
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape (n, classes)
+        The same multiset of values in every row.
+    """
+    rows = np.arange(len(logits))
+    predicted = ranking(logits)[:, 0]
+    drawn = np.random.default_rng(seed).integers(0, logits.shape[1] - 1, len(logits))
+    drawn += drawn >= labels  # any class but the true one
+    drawn = np.where(predicted == labels, predicted, drawn)
+    result = logits.copy()
+    result[rows, predicted] = logits[rows, drawn]
+    result[rows, drawn] = logits[rows, predicted]
+    return result
+
+
 def hybrid(values: Logits, ranks: Logits) -> Logits:
     """Place the sorted values of one network on the ranking of another (paper, section 4.2).
 
@@ -140,9 +168,15 @@ MANIPULATIONS: dict[str, Callable[[Logits, Labels, int, int, Logits | None], Log
     "correct-permute": lambda logits, labels, k, seed, partner: permute(
         correct(logits, labels), k, seed
     ),
+    "correct": lambda logits, labels, k, seed, partner: correct(logits, labels),
+    "random-errors": lambda logits, labels, k, seed, partner: mistake(logits, labels, seed),
+    "drop-errors": lambda logits, labels, k, seed, partner: logits,
     "hybrid": lambda logits, labels, k, seed, partner: hybrid(logits, _present(partner)),
 }
-"""Each takes the teacher's logits, labels, k, seed, and a partner's logits or None."""
+"""Each takes the teacher's logits, labels, k, seed, and a partner's logits or None.
+
+``drop-errors`` changes no target: the student is not shown images that its teacher errs on.
+"""
 
 
 def _present(partner: Logits | None) -> Logits:

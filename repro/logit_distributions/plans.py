@@ -28,6 +28,9 @@ BY_EPOCH = ("figure1", "figureB1", "figures")
 OF_TEACHERS = (
     "table1", "figure1", "figure2", "figure3", "figureB1", "figureB2", "figureB3",
 )  # fmt: skip
+CONTROLS = "controls"
+"""The plan of what the paper does not have: other students, and regularizers at each strength."""
+
 TABLE2 = ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid")
 
 VERIFIED_BY = ("logits/autoattack-full", "logits/odi")
@@ -36,7 +39,7 @@ VERIFIED_BY = ("logits/autoattack-full", "logits/odi")
 PLANS = (
     "table1", "table2", "tableV", "figure1", "figure2", "figure3", "figure4", "figure5",
     "figureA6", "figureA7", "figureA8", "figureB1", "figureB2", "figureB3", "figureC3", "figures",
-    PAPER,
+    CONTROLS, PAPER,
 )  # fmt: skip
 
 
@@ -64,7 +67,7 @@ def names(plan: str, scale: Scale) -> tuple[str, ...]:
 
 def is_sweep(wanted: Recipe) -> bool:
     """True of a point of a sweep, which is in no table."""
-    return wanted.name not in TABLE2
+    return wanted.name.startswith(("fix-", "logits-", "softmax-")) and wanted.name not in TABLE2
 
 
 def default_scale(words: Sequence[str]) -> Scale:
@@ -112,6 +115,10 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
     elif word == "tableV":
         for stage in VERIFIED_BY:
             yield from _each(stage, TABLE2, scale, dataset, seeds[:1])
+    elif word == CONTROLS:
+        yield from _trained_and_attacked(recipes.CONTROLS, scale, dataset, seeds)
+        strengths = [n for n in recipes.names(scale) if n.startswith(tuple(recipes.REGULARIZERS))]
+        yield from _trained_and_attacked(strengths, scale, dataset, seeds[:1])
     elif word == "figureC3":
         yield from _each("theory", TABLE2, scale, dataset, seeds[:1])
     else:

@@ -66,6 +66,23 @@ class Distillation:
 
 
 @dataclass(frozen=True)
+class Regularizer:
+    """What standard training is held to beside the labels (paper, section 2).
+
+    Attributes
+    ----------
+    name : {"label-smoothing", "logit-squeezing"}
+        A share of each label spread over all classes; or the squared L2 norm of the logits, mean
+        over the batch, added to the loss.
+    strength : float
+        That share; or the factor of the norm.
+    """
+
+    name: str
+    strength: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run, up to its seed (paper, A.2).
 
@@ -84,6 +101,8 @@ class Recipe:
         adversarial training is ``pgd.eps``.
     schedule : {"step", "linear"}
         The learning rate is divided by ten at each milestone, or falls linearly to zero.
+    regularizer : Regularizer or None
+        Of standard training.
     """
 
     name: str
@@ -102,6 +121,7 @@ class Recipe:
     network: str = "resnet18"
     eps: float = PGD.eps
     schedule: str = "step"
+    regularizer: Regularizer | None = None
 
     @property
     def method(self) -> str:
@@ -137,6 +157,8 @@ def parse(plain: Mapping[str, Any]) -> Recipe:
         fields["pgd"] = PGD(**fields["pgd"])
     if fields["distillation"] is not None:
         fields["distillation"] = Distillation(**fields["distillation"])
+    if fields.get("regularizer") is not None:
+        fields["regularizer"] = Regularizer(**fields["regularizer"])
     return Recipe(**fields | {"milestones": tuple(fields["milestones"])})
 
 
@@ -145,6 +167,7 @@ ADDED: dict[str, Any] = {
     "network": "resnet18",
     "eps": PGD.eps,
     "schedule": "step",
+    "regularizer": None,
 }
 """Fields that came after the first stored results, whose hashes must stay, with their defaults."""
 
@@ -287,6 +310,25 @@ _FIX_K: dict[str, dict[str, Any]] = {
 }
 
 
+CONTROLS = ("correct", "random-errors", "drop-errors", "hybrid-reversed")
+"""Students that the paper does not have: which part of an error matters, and of a ranking."""
+
+REGULARIZERS = {"label-smoothing": (0.1, 0.3, 0.6), "logit-squeezing": (0.01, 0.05, 0.25)}
+"""Regularizers that the paper's section 2 names, and the strengths to choose from."""
+
+_CONTROLS: dict[str, dict[str, Any]] = {
+    **{name: {"distillation": Distillation(manipulation=name)} for name in CONTROLS[:3]},
+    "hybrid-reversed": {
+        "distillation": Distillation(teacher="st", manipulation="hybrid", partner="at")
+    },
+    **{
+        f"{name}-{strength}": {"regularizer": Regularizer(name, strength)}
+        for name, strengths in REGULARIZERS.items()
+        for strength in strengths
+    },
+}
+
+
 def _by_epoch(scale: Scale, name: str, loss: str) -> dict[str, dict[str, Any]]:
     if scale.given:  # has no epochs
         return {}
@@ -302,6 +344,7 @@ def _methods(scale: Scale) -> dict[str, dict[str, Any]]:
         **_FIX_K,
         **_by_epoch(scale, "logits", "l1"),
         **_by_epoch(scale, "softmax", "kl"),
+        **_CONTROLS,
     }
 
 
@@ -344,7 +387,8 @@ def recipe(name: str, scale: Scale | str = "small", dataset: str = "cifar10") ->
     if scale.given and name == "at":
         settings |= {"network": f"{GIVEN}{scale.given}", "epochs": 0, "pgd": None}
     how = settings.get("distillation")
-    if scale.at_epoch and not scale.given and how is not None and how.epoch is None:
+    of_at = how is not None and how.teacher == "at" and how.epoch is None
+    if scale.at_epoch and not scale.given and how is not None and of_at:
         settings["distillation"] = replace(how, epoch=scale.at_epoch)
     return Recipe(name=name, scale=str(scale), dataset=dataset, **settings)
 
@@ -483,7 +527,7 @@ def evaluated_images(stage: str, recipe: Recipe) -> int | None:
     """
     if stage != "logits":
         return min(VERIFIED_IMAGES, recipe.images or VERIFIED_IMAGES)
-    if recipe.name not in _TABLE2 or recipe.dataset == "cifar100":
+    if recipe.name not in (*_TABLE2, *_CONTROLS) or recipe.dataset == "cifar100":
         return scale_of(recipe).sweep_images
     return recipe.images
 

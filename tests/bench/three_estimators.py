@@ -24,7 +24,7 @@ COLOURS = {"mean-field theory": "#0072b2", "conic geometry": "#d55e00", "simulat
 
 def gaussian_clouds(count, points, size, radius, seed=0):
     """Gaussian clouds of mean radius `radius` in random subspaces."""
-    clouds = ellipsoids(count, points, np.ones(size), seed)
+    clouds = ellipsoids(count, points, np.ones(size), seed=seed)
     rng = np.random.default_rng(seed + 1)
     return [
         cloud.mean(axis=1, keepdims=True)

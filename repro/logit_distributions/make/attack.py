@@ -298,7 +298,7 @@ def odi(
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What an evaluation found.
+    """What an evaluation says of each image.
 
     Attributes
     ----------
@@ -350,15 +350,16 @@ def verdicts(
             if settings.engine.startswith("autoattack"):
                 if restart:
                     break
-                found = _official(model, images[rows], labels[rows], attack, settings)
+                adversarial = _official(model, images[rows], labels[rows], attack, settings)
             else:
                 draws = functools.partial(_draws, index[rows], settings.seed, attack, restart)
-                found = _ours(attacked, images[rows], labels[rows], attack, draws, settings)
-            found = torch.clamp(found, images[rows] - settings.eps, images[rows] + settings.eps)
-            found = found.clamp_(0, 1)
-            assert (found - images[rows]).abs().max() <= settings.eps + 1e-6
-            logits = model(found)
-            strongest[rows], strongest_logits[rows] = found, logits
+                adversarial = _ours(attacked, images[rows], labels[rows], attack, draws, settings)
+            low, high = images[rows] - settings.eps, images[rows] + settings.eps
+            adversarial = torch.clamp(adversarial, low, high)
+            adversarial = adversarial.clamp_(0, 1)
+            assert (adversarial - images[rows]).abs().max() <= settings.eps + 1e-6
+            logits = model(adversarial)
+            strongest[rows], strongest_logits[rows] = adversarial, logits
             correct[rows] = logits.argmax(1) == labels[rows]
         robust.append(correct.clone())
     return Verdicts(natural, strongest_logits, torch.stack(robust))

@@ -130,6 +130,16 @@ def student_targets(student: Job) -> tuple[NDArray[np.float32], dict[str, object
     }
 
 
+def shown_images(student: Job) -> NDArray[np.intp] | None:
+    """Return which training images a student is shown; None for all."""
+    how = student.recipe.distillation
+    if how is None or how.manipulation != "drop-errors":
+        return None
+    teacher = _of_these_weights(teachers(student)[0])
+    right = teacher["logits"].values.argmax(1) == teacher["label"].values
+    return np.flatnonzero(right)
+
+
 def _of_these_weights(job: Job) -> xr.Dataset:
     """Open targets; refuse those of other weights than the teacher has, where it is still there."""
     saved = store.open_dataset(job.path, "targets")

@@ -54,7 +54,15 @@ def train(job: Job, options: Options) -> Checkpoint:
         images.load(recipe.dataset, part, options.images, recipe.images)
         for part in ("train", "validation")
     )
-    trainer = Trainer(recipe, job.seed, options.machine.resolve(), data, validation, targets)
+    trainer = Trainer(
+        recipe,
+        job.seed,
+        options.machine.resolve(),
+        data,
+        validation,
+        targets,
+        distill.shown_images(job),
+    )
     return trainer.run(job.epoch or recipe.epochs, options.save_every, options.budget)
 
 
@@ -97,9 +105,10 @@ Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 def batch_loss(recipe: Recipe, machine: Machine) -> Loss:
     """Return the function that turns a batch into a loss and the logits it came from.
 
-    Standard and adversarial training take the mean cross-entropy over the batch; distillation
-    `distill.loss`.
+    Standard and adversarial training take the mean cross-entropy over the batch, with the recipe's
+    regularizer; distillation `distill.loss`.
     """
+    held = recipe.regularizer
 
     def forward(model: nn.Module, batch: Batch) -> Tensor:
         with machine.autocast():
@@ -108,7 +117,12 @@ def batch_loss(recipe: Recipe, machine: Machine) -> Loss:
 
     def standard(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = forward(model, batch)
-        return functional.cross_entropy(logits, batch.labels), logits
+        smoothing, squeezing = (
+            held.strength if held is not None and held.name == name else 0.0
+            for name in ("label-smoothing", "logit-squeezing")
+        )
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        return loss + squeezing * logits.square().sum(1).mean() if squeezing else loss, logits
 
     def adversarial(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         assert recipe.pgd is not None
@@ -136,7 +150,9 @@ class Trainer:
         data: ImageSet,
         validation: ImageSet,
         targets: np.ndarray | None = None,
+        shown: np.ndarray | None = None,
     ) -> None:
+        """Begin a run on `data`, of which only the images `shown` count, if given."""
         self.recipe, self.seed, self.machine = recipe, seed, machine
         self.name = recipe.run(seed)
         self.data, self.validation = data, validation
@@ -153,6 +169,7 @@ class Trainer:
                 f"got {targets.shape}; likely made for another split"
             )
         self.targets = None if targets is None else torch.from_numpy(targets).to(device)
+        self.shown = None if shown is None else torch.from_numpy(shown).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key("weights", self.name))
             self.model = build(recipe.network, classes, recipe.width)
@@ -277,6 +294,9 @@ class Trainer:
         recipe = self.recipe
         start = self.step * recipe.batch_size
         index, shift, flip = draws.batch(start, start + recipe.batch_size)
+        if self.shown is not None:  # as many steps on fewer images: others twice in each epoch
+            turned = index + self.epoch * (len(self.data) - len(self.shown))
+            index = self.shown[turned % len(self.shown)]
         noise = self.no_noise
         if recipe.pgd is not None:
             shape = (len(index), *self.images.shape[1:])

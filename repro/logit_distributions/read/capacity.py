@@ -6,6 +6,7 @@ Where not even all features separate half of the dichotomies, or hardly so, noth
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +35,10 @@ ROBUST = ("at", "normal", "fix-1-average")
 def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = None) -> xr.Dataset:
     """Return what every estimator says of the manifolds of one layer.
 
-    Mean-field theory with and without removing the centres' low-rank structure; simulation
-    with a bias; and, on points minus their global mean, which is the frame that the theory
-    works in, simulation without a bias and conic geometry.
+    Mean-field theory with and without removing the centres' low-rank structure, by the rule of
+    the package that the paper used, manifolds included whose centre that rule annihilates;
+    simulation with a bias; and, on points minus their global mean, which is the frame that the
+    theory works in, simulation without a bias and conic geometry.
 
     Parameters
     ----------
@@ -48,7 +50,11 @@ def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = Non
         Default: all processors. Results do not depend on it.
     """
     seed, draws = settings.seed, settings.draws
-    theory = mc.mean_field_capacity(points, n_t=settings.n_t, seed=seed, threads=threads)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "manifolds .* keep less", RuntimeWarning)
+        theory = mc.mean_field_capacity(
+            points, n_t=settings.n_t, low_rank="package", seed=seed, threads=threads
+        )
     raw = mc.mean_field_capacity(
         points, n_t=settings.n_t, low_rank=False, seed=seed, threads=threads
     )
@@ -61,21 +67,25 @@ def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = Non
         for quantity in ("capacity", "radius", "dimension")
         for name in (quantity, f"{quantity}_se")
     }
-    values |= {name: theory[name] for name in ("combined_capacity", "combined_capacity_se")}
+    value, error = theory["capacity"], theory["capacity_se"]
+    values["combined_capacity"] = float(combined(value))
+    values["combined_capacity_se"] = float(
+        combined(value) ** 2 * np.sqrt(((error / value**2) ** 2).sum()) / len(value)
+    )
     values |= {
         "raw_capacity": raw["combined_capacity"],
         "raw_capacity_se": raw["combined_capacity_se"],
         "center_correlation": theory["center_correlation"],
         "low_rank_dimension": np.int32(theory["low_rank_dimension"]),
-        "kkt_residual": max(found["kkt_residual"] for found in (theory, raw, conic)),
+        "kkt_residual": max(each["kkt_residual"] for each in (theory, raw, conic)),
         "undecided": np.int32(biased["undecided"] + unbiased["undecided"]),
         "simulated_features": ("draw", biased["smallest_separable"].astype(np.float32)),
         "unbiased_features": ("draw", unbiased["smallest_separable"].astype(np.float32)),
         "conic_dimensions": ("draw", conic["sq_projection"].astype(np.float32)),
     }
-    for name, found in (("simulated", biased), ("unbiased", unbiased), ("conic", conic)):
+    for name, estimate in (("simulated", biased), ("unbiased", unbiased), ("conic", conic)):
         for end in ("", "_low", "_high"):
-            values[f"{name}_capacity{end}"] = found[f"capacity{end}"]
+            values[f"{name}_capacity{end}"] = estimate[f"capacity{end}"]
     return xr.Dataset(values)
 
 
@@ -121,21 +131,6 @@ def radius_share(
         return np.asarray(np.where(whole < 0, part / 2 / whole, np.nan))
 
 
-def separable_share(dataset: xr.Dataset, load: float) -> Array:
-    """Return the share of simulated dichotomies separable at `load` times α_c, by layer.
-
-    Parameters
-    ----------
-    dataset : xr.Dataset
-        Of kind ``capacity``; simulations with a bias.
-    load : float
-        P/n in units of the simulated capacity.
-    """
-    fewest = dataset["simulated_features"].values
-    critical = dataset.sizes["manifold"] / dataset["simulated_capacity"].values
-    return np.asarray((fewest <= (critical / load)[:, None]).mean(1))
-
-
 @dataclass(frozen=True)
 class Interval:
     """A positive number with a 95 % interval."""
@@ -165,7 +160,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether value and interval are numbers; simulations run out of features."""
+        """True if value and interval are numbers; simulations run out of features."""
         return bool(np.isfinite([self.value, self.low, self.high]).all() and self.low > 0)
 
 
@@ -188,14 +183,14 @@ def estimates(layer: xr.Dataset) -> dict[str, Interval]:
     def number(name: str) -> float:
         return float(layer[name])
 
-    found = {
+    intervals = {
         "theory": Interval.of(number("combined_capacity"), number("combined_capacity_se")),
         "raw": Interval.of(number("raw_capacity"), number("raw_capacity_se")),
     }
     for name in ("simulated", "unbiased", "conic"):
         ends = [number(f"{name}_capacity{end}") for end in ("", "_low", "_high")]
-        found[name] = Interval(*ends)
-    return found
+        intervals[name] = Interval(*ends)
+    return intervals
 
 
 def compared(ratio: Interval) -> str:
@@ -251,7 +246,7 @@ class Row:
     @property
     def steps(self) -> dict[str, float]:
         """Factors whose product is the ratio of theory to simulation."""
-        value = {name: found.value for name, found in self.capacities.items()}
+        value = {name: each.value for name, each in self.capacities.items()}
         return {
             "removing the centres' low rank": value["theory"] / value["raw"],
             "random centres, replica theory": value["raw"] / value["conic"],
@@ -263,15 +258,15 @@ class Row:
 def row(name: str, measured: xr.Dataset, exact: float = float("nan")) -> Row:
     """Return the row of one layer, as `measure` gives it or as it is stored."""
     radius, dimension = measured["radius"].values, measured["dimension"].values
-    found = estimates(measured)
+    capacities = estimates(measured)
     each = np.sort(measured["capacity"].values)
     return Row(
         name,
-        found,
+        capacities,
         float(measured["center_correlation"]),
         int(measured["low_rank_dimension"]),
-        float(combined(ball(radius, dimension))) / found["theory"].value,
-        float(combined(point(radius, dimension))) / found["theory"].value,
+        float(combined(ball(radius, dimension))) / capacities["theory"].value,
+        float(combined(point(radius, dimension))) / capacities["theory"].value,
         float(combined(each[1:]) / combined(each)) - 1,
         exact,
         str(measured["layer"].values) if "layer" in measured.coords else "",
@@ -312,7 +307,7 @@ def table(some: Iterable[Row], exact: bool = False) -> Iterator[str]:
     """Yield the lines of a table of rows, with the `exact` capacities if asked."""
     yield HEAD + (f" {'exact':>6s}" if exact else "")
     for each in some:
-        value = {name: f"{found.value:6.3f}" for name, found in each.capacities.items()}
+        value = {name: f"{shown.value:6.3f}" for name, shown in each.capacities.items()}
         end = f" {each.exact:6.3f}" if exact else ""
         yield (
             f"  {each.name:26s}{each.correlation:4.2f} {each.rank:2d} {value['theory']} "

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from logit_distributions.errors import ReproError
 from logit_distributions.manipulations import Logits, ranking
 from logit_distributions.read.distribution import is_correct
 
@@ -163,19 +164,36 @@ def average_overlap(first: Logits, second: Logits) -> NDArray[np.float64]:
     return overlap
 
 
-def permuted_within(labels: NDArray[np.integer], seed: int) -> NDArray[np.intp]:
-    """Return a permutation of the samples that moves each only within its class (Figure 3D).
+def deranged_within(labels: NDArray[np.integer], seed: int) -> NDArray[np.intp]:
+    """Return for each sample another one of its class, every one once (paper, Figure 3D).
+
+    The members of a class in random order, each followed by the next: a permutation without
+    fixed points, so that no sample is compared with itself.
 
     Parameters
     ----------
     labels : ndarray of int, shape (n,)
     seed : int
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+
+    Raises
+    ------
+    ReproError
+        If a class has a single sample.
     """
     draws = np.random.default_rng(seed)
     order = np.arange(len(labels))
     for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        order[members] = draws.permutation(members)
+        members = draws.permutation(np.flatnonzero(labels == label))
+        if len(members) == 1:
+            raise ReproError(
+                f"expected two images or more of every class, got one of class {label}; likely "
+                "too few were attacked (--limit)"
+            )
+        order[members] = np.roll(members, -1)
     return order
 
 
@@ -199,8 +217,8 @@ def nearest(logits: Logits, seeds: NDArray[np.integer], count: int) -> NDArray[n
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     similarity = unit[seeds] @ unit.T
     similarity[np.arange(len(seeds)), seeds] = -np.inf
-    found: NDArray[np.intp] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
-    return found
+    nearest_first: NDArray[np.intp] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    return nearest_first
 
 
 def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
