@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from logit_distributions import Evaluation, cli, evaluate, images, recipes, store
+from logit_distributions import Evaluation, cli, evaluate, images, recipes, replay, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import logits as attacked_logits
 from logit_distributions.make.checkpoint import Checkpoint
@@ -316,3 +316,47 @@ def test_every_engine_attacks_a_network_that_views_a_convolution(engine):
     found = evaluate(model, pixels, labels, Evaluation(engine), progress=False)
     assert found["robust"].values[-1].sum() == 0
     assert found["attack"].values.tolist() == list(recipes.ENGINES[engine])
+
+
+# The strongest images
+
+
+def test_kept_images_are_judged_again(tmp_path):
+    pixels, labels = first_images(20)
+    model = published()
+    dataset = evaluate(model, pixels, labels, QUICK, progress=False, keep_images=True)
+    store.write(dataset, tmp_path / "mine.nc")
+    dataset = store.open_dataset(tmp_path / "mine.nc")
+    np.testing.assert_array_equal(dataset["images"], pixels)
+    judged = replay(dataset, model, batch=7)
+    robust = dataset["robust"].values[-1]
+    assert 0 < robust.sum() < 20
+    assert judged["agrees"].values.all()
+    np.testing.assert_array_equal(judged["misclassified"], ~robust)
+    moved = np.abs(dataset["adversarial_images"].values - pixels.numpy()).max((1, 2, 3))
+    assert moved.max() == pytest.approx(8 / 255, abs=1e-6)
+    natural = dataset["logits"].values.argmax(1) == labels.numpy()
+    assert (moved[natural] > 0).all()
+    assert (moved[~natural] == 0).all()
+
+
+def test_images_that_were_tampered_with_do_not_agree():
+    pixels, labels = first_images(3)
+    model = published()
+    dataset = evaluate(model, pixels, labels, QUICK, progress=False, keep_images=True)
+    dataset["adversarial_images"][0] += 0.5
+    dataset["adversarial_images"][1] = -dataset["adversarial_images"][1]
+    judged = replay(dataset, model)
+    assert judged["in_ball"].values.tolist() == [False, False, True]
+    assert not judged["in_box"].values[1]
+    assert judged["agrees"].values.tolist() == [False, False, True]
+
+
+def test_a_dataset_without_images_is_one_line():
+    stored = store.open_dataset(STORED / "logits" / f"{recipes.recipe('at').run(0)}.nc")
+    with pytest.raises(ReproError) as refused:
+        replay(stored, published())
+    assert str(refused.value) == (
+        "expected a dataset with adversarial images, got one without; evaluate keeps them with "
+        "keep_images=True"
+    )
