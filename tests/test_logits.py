@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from logit_distributions import Evaluation, cli, evaluate, images, recipes, replay, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import logits as attacked_logits
+from logit_distributions.make import premises
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import ResNet18
 from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
@@ -304,6 +305,19 @@ def test_an_interrupted_attack_leaves_a_line_and_what_was_finished(place, capsys
     assert not (place / "mine.nc").exists()
     assert cli.main([*map(str, arguments)]) == 0
     assert len(counted) == 3  # the first chunk was kept
+
+
+def test_a_failed_premise_is_printed_before_the_attack_and_below_the_table(place, capsys):
+    arguments = [
+        "attack", "--checkpoint", others.weights(place, ".pt"), "--model",
+        "tests.others:noisy_network", "--limit", "20", "--iterations", "3",
+        "--output", place / "mine.nc",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0
+    printed = capsys.readouterr()
+    line = f"mine: {premises.FAILURES['random']}"
+    assert printed.err == f"logitdist: warning: {line}\n"
+    assert f"\n{line}.\n" in printed.out
 
 
 @pytest.mark.parametrize("engine", ["autoattack", "autoattack-full", "odi"])

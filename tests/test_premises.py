@@ -8,7 +8,7 @@ from torch import nn
 
 from logit_distributions import Evaluation, evaluate
 from logit_distributions.errors import ReproError
-from logit_distributions.make import attack, premises
+from logit_distributions.make import attack, logits, premises
 from logit_distributions.make.network import Guarded
 
 QUICK = Evaluation(iterations=3)
@@ -315,6 +315,14 @@ def test_remarks_are_warned_of_and_stored():
     with pytest.warns(UserWarning, match="mine: the outputs are log-probabilities"):
         dataset = evaluate(model, X, Y, QUICK, name="mine", progress=False)
     assert "log-probabilities" in dataset.attrs["remarks"]
+
+
+def test_a_warning_points_at_the_caller_and_comes_before_the_attack(monkeypatch):
+    monkeypatch.setattr(logits, "attack", None)
+    model = network(lambda inner, x: inner(x).log_softmax(1))
+    with pytest.warns(UserWarning, match="log-p") as said, pytest.raises(TypeError):
+        evaluate(model, X, Y, QUICK, progress=False)
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(

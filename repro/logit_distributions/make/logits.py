@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import hashlib
 import json
+import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,10 +285,14 @@ def evaluate(
     with torch.inference_mode(False):
         data, guarded, options = taken(model, images, labels, index, device, progress)
         name = name or type(model).__name__
-        dataset = attack_given(guarded, data, evaluation, options, name, keep_images=keep_images)
-    for remark in json.loads(dataset.attrs["remarks"]):
-        warnings.warn(f"{name}: {remark}", stacklevel=2)
-    return dataset
+        return attack_given(
+            guarded, data, evaluation, options, name, _warn, keep_images=keep_images
+        )
+
+
+def _warn(remark: str) -> None:
+    """Warn at the line that calls `evaluate`."""
+    warnings.warn(remark, stacklevel=4)
 
 
 @torch.no_grad()
@@ -372,6 +378,7 @@ def attack_given(
     settings: Evaluation,
     options: Options,
     name: str,
+    say: Callable[[str], None],
     partial: Path | None = None,
     keep_images: bool = False,
 ) -> xr.Dataset:
@@ -385,6 +392,8 @@ def attack_given(
         Without names of classes they are numbered.
     settings, options, name, keep_images
         As in `attack`.
+    say : callable
+        Told of each premise that fails, before the attack begins where it is known by then.
     partial : Path, optional
         Where finished chunks survive a kill, as long as the network gives the same logits.
     """
@@ -403,13 +412,17 @@ def attack_given(
             f"with {classes} classes {', '.join(dropped)} means nothing: the attacks are "
             f"{', '.join(attacks)}"
         )
+    for remark in remarks:
+        say(f"{name}: {remark}")
     data = replace(data, classes=data.classes or tuple(map(str, range(classes))))
     about = attributes_of_yours(name, model.model, "logits", data, settings.seed)
     given_logits = hashlib.sha256(logits.cpu().numpy().tobytes()).hexdigest()
     key = (name, given_logits)
     dataset = attack(model, data, settings, options, key, partial, keep_images)
     robust = dict(zip(dataset["attack"].values, dataset["robust"].values.mean(1), strict=True))
-    remarks += square_failure(robust)
+    for remark in square_failure(robust):
+        say(f"{name}: {remark}")
+        remarks.append(remark)
     return sealed(dataset, about, remarks)
 
 
@@ -436,4 +449,8 @@ def of_yours(
     """
     model = load(weights, factory)
     check_model(model, factory)
-    return attack_given(Guarded(model), data, settings, options, weights.stem, partial)
+    return attack_given(Guarded(model), data, settings, options, weights.stem, _print, partial)
+
+
+def _print(remark: str) -> None:
+    print(f"logitdist: warning: {remark}", file=sys.stderr, flush=True)
