@@ -29,6 +29,16 @@ def normalised_network() -> nn.Module:
     return Normalised(*own_network())
 
 
+def noisy_network() -> nn.Module:
+    """Return a network with weights of the same names that adds noise to its inputs."""
+
+    class Noisy(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images + 0.1 * torch.randn_like(images))
+
+    return Noisy(*own_network())
+
+
 def hundred() -> nn.Module:
     """Return a network of a hundred classes."""
     return nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))

@@ -92,3 +92,32 @@ def test_what_is_wrong_with_a_given_network_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert problem in error
+
+
+def test_a_given_network_that_computes_something_else_is_one_line(adopted, monkeypatch, capsys):
+    job = Job("checkpoint", recipes.recipe("at", GIVEN), 0)
+    Checkpoint.of(job).model(10)
+    line = (
+        "tests.others:{}: expected the network that was adopted, got one that computes other "
+        "logits with the same weights; likely its code was changed: adopt it under another name"
+    )
+    arguments = ["adopt", "mine", "--checkpoint", others.weights(adopted, ".pt"), "--model"]
+    assert cli.main([*map(str, arguments), "tests.others:normalised_network"]) == 1
+    refused = capsys.readouterr().err
+    assert refused == f"logitdist: error: {line.format('normalised_network')}\n"
+    assert cli.main([*map(str, arguments), "tests.others:own_network"]) == 0
+    corrected = others.normalised_network()
+    monkeypatch.setattr(others, "own_network", lambda: corrected)
+    with pytest.raises(ReproError) as changed:
+        Checkpoint.of(job).model(10)
+    assert str(changed.value) == line.format("own_network")
+
+
+def test_a_network_that_draws_is_not_adopted(toy_world, capsys):
+    arguments = ["adopt", "mine", "--checkpoint", others.weights(toy_world, ".pt"), "--model"]
+    assert cli.main([*map(str, arguments), "tests.others:noisy_network"]) == 1
+    assert capsys.readouterr().err == (
+        "logitdist: error: tests.others:noisy_network: expected a network that computes, got one "
+        "that gives other logits for the same images twice; likely dropout or noise in its "
+        "forward\n"
+    )

@@ -201,7 +201,40 @@ def test_numpy_archives_with_objects_are_refused(tmp_path):
         images._read_npz(path)
 
 
-def test_images_that_are_none_are_refused(place):
-    np.savez(place / "no.npz", images=np.zeros((2, 3, 4, 4)))
-    with pytest.raises(ReproError, match="images are float64"):
-        images.of_yours(place / "no.npz")
+PIXELS = np.zeros((2, 3, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"images": PIXELS / 1.0}, "images are float64 of shape (2, 3, 4, 4)"),
+        ({"images": PIXELS[0]}, "images are uint8 of shape (3, 4, 4)"),
+        (
+            {"images": PIXELS.transpose(0, 2, 3, 1)},
+            "images are uint8 of shape (2, 4, 4, 3); likely channels last",
+        ),
+        ({"images": PIXELS, "labels": np.arange(3)}, "2 images, but labels of shape (3,)"),
+        ({"images": PIXELS, "labels": np.ones(2)}, "labels are float64, not whole numbers"),
+        ({"pixels": PIXELS}, "'images is not a file in the archive'"),
+    ],
+)
+def test_images_of_yours_that_are_none_are_one_line(arrays, reason, tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(ReproError) as refused:
+        images.of_yours(path)
+    assert str(refused.value) == (
+        f"{path}: expected a folder of equal-sized images or an .npz with uint8 images "
+        f"(n, 3, rows, columns) and maybe labels ({reason})"
+    )
+
+
+def test_folders_of_yours_without_images_are_one_line(tmp_path):
+    with pytest.raises(ReproError) as refused:
+        images.of_yours(tmp_path)
+    assert str(refused.value).endswith("and maybe labels (no PNG or JPEG in it)")
+    with pytest.raises(ReproError) as refused:
+        images.of_yours(tmp_path / "none")
+    assert str(refused.value) == (
+        f"{tmp_path / 'none'}: no such folder or file; expected images of yours"
+    )

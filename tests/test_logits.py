@@ -10,15 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from logit_distributions import Evaluation, cli, evaluate, images, recipes, store
+from logit_distributions import Evaluation, cli, evaluate, images, recipes, replay, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import logits as attacked_logits
+from logit_distributions.make import premises
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import ResNet18
 from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
 from logit_distributions.read import describe
 from tests import naive, others
 from tests.conftest import STORED
+from tests.test_network import View
 
 logits = hnp.arrays(
     np.float32,
@@ -280,3 +282,95 @@ def test_what_an_attack_refuses_is_one_line_before_it_begins(more, place, capsys
 def test_what_says_nothing_of_a_recipe_is_refused(more, line, place, capsys):
     assert cli.main(["attack", *more]) == 1
     assert capsys.readouterr().err == f"logitdist: error: {line}\n"
+
+
+def test_an_interrupted_attack_leaves_a_line_and_what_was_finished(place, capsys, monkeypatch):
+    monkeypatch.setitem(attacked_logits.CHUNK, "cpu", 10)
+    verdicts, counted = attacked_logits.verdicts, []
+
+    def interrupted(*arguments):
+        counted.append(1)
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+        return verdicts(*arguments)
+
+    monkeypatch.setattr(attacked_logits, "verdicts", interrupted)
+    arguments = [
+        "attack", "--checkpoint", others.weights(place, ".pt"), "--model",
+        "tests.others:own_network", "--limit", "20", "--iterations", "3",
+        "--output", place / "mine.nc",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 130
+    assert capsys.readouterr().err == "logitdist: stopped; the same command resumes\n"
+    assert not (place / "mine.nc").exists()
+    assert cli.main([*map(str, arguments)]) == 0
+    assert len(counted) == 3  # the first chunk was kept
+
+
+def test_a_failed_premise_is_printed_before_the_attack_and_below_the_table(place, capsys):
+    arguments = [
+        "attack", "--checkpoint", others.weights(place, ".pt"), "--model",
+        "tests.others:noisy_network", "--limit", "20", "--iterations", "3",
+        "--output", place / "mine.nc",
+    ]  # fmt: skip
+    assert cli.main([*map(str, arguments)]) == 0
+    printed = capsys.readouterr()
+    line = f"mine: {premises.FAILURES['random']}"
+    assert printed.err == f"logitdist: warning: {line}\n"
+    assert f"\n{line}.\n" in printed.out
+
+
+@pytest.mark.parametrize("engine", ["autoattack", "autoattack-full", "odi"])
+def test_every_engine_attacks_a_network_that_views_a_convolution(engine):
+    torch.manual_seed(0)
+    model = View().eval()
+    pixels, _ = first_images(4)
+    with torch.no_grad():
+        labels = model(pixels.clone()).argmax(1)
+    found = evaluate(model, pixels, labels, Evaluation(engine), progress=False)
+    assert found["robust"].values[-1].sum() == 0
+    assert found["attack"].values.tolist() == list(recipes.ENGINES[engine])
+
+
+# The strongest images
+
+
+def test_kept_images_are_judged_again(tmp_path):
+    pixels, labels = first_images(20)
+    model = published()
+    dataset = evaluate(model, pixels, labels, QUICK, progress=False, keep_images=True)
+    store.write(dataset, tmp_path / "mine.nc")
+    dataset = store.open_dataset(tmp_path / "mine.nc")
+    np.testing.assert_array_equal(dataset["images"], pixels)
+    judged = replay(dataset, model, batch=7)
+    robust = dataset["robust"].values[-1]
+    assert 0 < robust.sum() < 20
+    assert judged["agrees"].values.all()
+    np.testing.assert_array_equal(judged["misclassified"], ~robust)
+    moved = np.abs(dataset["adversarial_images"].values - pixels.numpy()).max((1, 2, 3))
+    assert moved.max() == pytest.approx(8 / 255, abs=1e-6)
+    natural = dataset["logits"].values.argmax(1) == labels.numpy()
+    assert (moved[natural] > 0).all()
+    assert (moved[~natural] == 0).all()
+
+
+def test_images_that_were_tampered_with_do_not_agree():
+    pixels, labels = first_images(3)
+    model = published()
+    dataset = evaluate(model, pixels, labels, QUICK, progress=False, keep_images=True)
+    dataset["adversarial_images"][0] += 0.5
+    dataset["adversarial_images"][1] = -dataset["adversarial_images"][1]
+    judged = replay(dataset, model)
+    assert judged["in_ball"].values.tolist() == [False, False, True]
+    assert not judged["in_box"].values[1]
+    assert judged["agrees"].values.tolist() == [False, False, True]
+
+
+def test_a_dataset_without_images_is_one_line():
+    stored = store.open_dataset(STORED / "logits" / f"{recipes.recipe('at').run(0)}.nc")
+    with pytest.raises(ReproError) as refused:
+        replay(stored, published())
+    assert str(refused.value) == (
+        "expected a dataset with adversarial images, got one without; evaluate keeps them with "
+        "keep_images=True"
+    )

@@ -8,7 +8,7 @@ from torch import nn
 
 from logit_distributions import Evaluation, evaluate
 from logit_distributions.errors import ReproError
-from logit_distributions.make import attack, premises
+from logit_distributions.make import attack, logits, premises
 from logit_distributions.make.network import Guarded
 
 QUICK = Evaluation(iterations=3)
@@ -317,6 +317,14 @@ def test_remarks_are_warned_of_and_stored():
     assert "log-probabilities" in dataset.attrs["remarks"]
 
 
+def test_a_warning_points_at_the_caller_and_comes_before_the_attack(monkeypatch):
+    monkeypatch.setattr(logits, "attack", None)
+    model = network(lambda inner, x: inner(x).log_softmax(1))
+    with pytest.warns(UserWarning, match="log-p") as said, pytest.raises(TypeError):
+        evaluate(model, X, Y, QUICK, progress=False)
+    assert said[0].filename == __file__
+
+
 @pytest.mark.parametrize(
     ("classes", "engine", "attacks"),
     [
@@ -335,7 +343,8 @@ def test_few_classes_get_the_attacks_that_have_a_meaning(classes, engine, attack
 
 def test_two_classes_are_evaluated():
     model = network(classes=2)
-    with pytest.warns(UserWarning, match="with 2 classes, .* the attacks are apgd-ce and apgd-mar"):
+    line = "with 2 classes apgd-dlr means nothing: the attacks are apgd-ce, apgd-margin"
+    with pytest.warns(UserWarning, match=f"Calls: {line}"):
         dataset = evaluate(model, X, labels_of(model, X), Evaluation(iterations=20, eps=0.5))
     assert dataset["attack"].values.tolist() == ["apgd-ce", "apgd-margin"]
     assert dataset["robust"].values[-1].sum() == 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logit_distributions.make.capacity import layer_capacity
-    from logit_distributions.make.logits import evaluate
+    from logit_distributions.make.logits import evaluate, replay
     from logit_distributions.manipulations import average, correct, hybrid, permute
     from logit_distributions.read.describe import describe
     from logit_distributions.recipes import Evaluation, Manifolds
@@ -21,6 +21,7 @@ __version__ = "0.2.0"
 
 _PLACES = {
     "evaluate": "make.logits",
+    "replay": "make.logits",
     "layer_capacity": "make.capacity",
     "Evaluation": "recipes",
     "Manifolds": "recipes",
@@ -47,6 +48,7 @@ __all__ = [
     "layer_capacity",
     "open_dataset",
     "permute",
+    "replay",
     "write",
 ]
 

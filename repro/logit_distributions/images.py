@@ -497,11 +497,15 @@ def of_yours(path: Path) -> ImageSet:
     Images are RGB and of one size, in an ``.npz`` uint8, shape (n, 3, rows, columns). Labels
     that are not given are -1.
     """
+    if not path.exists():
+        raise ReproError(f"{path}: no such folder or file; expected images of yours")
     try:
         if path.is_dir():
             names = sorted(
                 p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")
             )
+            if not names:
+                raise ValueError("no PNG or JPEG in it")
             opened = [np.asarray(Image.open(name).convert("RGB")) for name in names]
             pixels = np.stack(opened).transpose(0, 3, 1, 2)
             labels = None
@@ -510,10 +514,13 @@ def of_yours(path: Path) -> ImageSet:
                 pixels = file["images"]
                 labels = file["labels"] if "labels" in file.files else None
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(f"images are {pixels.dtype} of shape {pixels.shape}")
+            last = "; likely channels last" if pixels.ndim == 4 and pixels.shape[3] == 3 else ""
+            raise ValueError(f"images are {pixels.dtype} of shape {pixels.shape}{last}")
         labels = np.full(len(pixels), -1) if labels is None else labels
         if labels.shape != (len(pixels),):
             raise ValueError(f"{len(pixels)} images, but labels of shape {labels.shape}")
+        if labels.dtype.kind not in "iu":
+            raise ValueError(f"labels are {labels.dtype}, not whole numbers")
     except Exception as error:
         raise ReproError(
             f"{path}: expected a folder of equal-sized images or an .npz with uint8 images "

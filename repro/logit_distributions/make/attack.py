@@ -307,11 +307,14 @@ class Verdicts:
         it is misclassified already.
     robust : Tensor of bool, shape (attacks, n)
         Still classified correctly after this attack and all before it.
+    strongest : Tensor of float32, shape (n, channels, rows, columns)
+        That strongest image.
     """
 
     logits: Tensor
     adversarial_logits: Tensor
     robust: Tensor
+    strongest: Tensor
 
 
 @torch.no_grad()
@@ -362,7 +365,7 @@ def verdicts(
             strongest[rows], strongest_logits[rows] = adversarial, logits
             correct[rows] = logits.argmax(1) == labels[rows]
         robust.append(correct.clone())
-    return Verdicts(natural, strongest_logits, torch.stack(robust))
+    return Verdicts(natural, strongest_logits, torch.stack(robust), strongest)
 
 
 def _draws(

@@ -120,10 +120,10 @@ def layer_capacity(
         name = name or type(model).__name__
         data, layers, remarks = _checked(guarded, data, settings, layers, options)
         options = replace(options, threads=threads)
+        for remark in remarks:
+            warnings.warn(f"{name}: {remark}", stacklevel=2)
         with tempfile.TemporaryDirectory() as folder:
             dataset = analyse(guarded, data, settings, name, options, layers, Path(folder))
-    for remark in remarks:
-        warnings.warn(f"{name}: {remark}", stacklevel=2)
     about = attributes_of_yours(name, model, "capacity", data, settings.seed)
     return sealed(dataset, about, remarks)
 
@@ -197,6 +197,8 @@ def of_yours(
     data, layers, remarks = _checked(guarded, data, settings, layers, options)
     about = attributes_of_yours(weights.stem, model, "capacity", data, settings.seed)
     about["remarks"] = json.dumps(remarks)
+    for remark in remarks:
+        print(f"logitdist: warning: {weights.stem}: {remark}", file=sys.stderr, flush=True)
     return written(guarded, data, settings, weights.stem, options, layers, about, output)
 
 

@@ -162,8 +162,11 @@ class Checkpoint:
         return build(recipe.network, classes, recipe.width)
 
 
-BLANK = torch.zeros(2, 3, 32, 32)
-"""Images on which a given network is tried."""
+PROBE = (0.618 * torch.arange(2.0 * 3 * 32 * 32) % 1).reshape(2, 3, 32, 32)
+"""Images on which a given network is tried, and known again."""
+
+SAME = 1e-3
+"""Largest difference over the largest logit at which a given network is the adopted one."""
 
 
 class Given(Checkpoint):
@@ -175,7 +178,14 @@ class Given(Checkpoint):
         weights = {k[6:]: v for k, v in self.tensors.items() if k.startswith("model.")}
         network = with_weights(built(factory), weights, self.settings["file"], factory)
         check_model(network, factory)
-        check_network(Guarded(network), BLANK, classes, factory)
+        logits = check_network(Guarded(network), PROBE, classes, factory)
+        adopted = torch.tensor(json.loads(self.settings.get("logits", "null")) or logits.tolist())
+        if (logits - adopted).abs().max() > SAME * adopted.abs().max():
+            raise ReproError(
+                f"{factory}: expected the network that was adopted, got one that computes other "
+                "logits with the same weights; likely its code was changed: adopt it under another "
+                "name"
+            )
         return Guarded(network)
 
 
@@ -202,7 +212,8 @@ def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> P
     Raises
     ------
     ReproError
-        If the network is not one of this data set, or the name is bad or that of another.
+        If the network is not one of this data set, or the name is bad or that of another, which
+        what computes other logits is.
     """
     if not re.fullmatch(r"\w+", name):
         raise ReproError(f"name: expected letters, digits and underscores, got {name!r}")
@@ -210,18 +221,32 @@ def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> P
     classes = len(images.spec_of(dataset).classes)
     model = load(weights, factory)
     check_model(model, factory)
-    check_network(Guarded(model), BLANK, classes, factory)
+    logits, again = (check_network(Guarded(model), PROBE, classes, factory) for _ in range(2))
+    if not torch.equal(logits, again):
+        raise ReproError(
+            f"{factory}: expected a network that computes, got one that gives other logits for the "
+            "same images twice; likely dropout or noise in its forward"
+        )
     network = Given(
         {f"model.{key}": tensor.clone() for key, tensor in model.state_dict().items()},
         json.loads(as_teacher.to_json()),
         as_teacher.hash,
         seed=0,
         epoch=0,
-        settings={"model": factory, "file": weights.name},
+        settings={
+            "model": factory,
+            "file": weights.name,
+            "logits": json.dumps(logits.tolist()),
+        },
     )
     path = given_file(name)
-    if path.exists() and Given.load(path).weights_sha256 != network.weights_sha256:
-        raise ReproError(f"{path}: holds other weights; choose another name, or delete the file")
+    if path.exists():
+        before = Given.load(path)
+        if before.weights_sha256 != network.weights_sha256:
+            raise ReproError(
+                f"{path}: holds other weights; choose another name, or delete the file"
+            )
+        replace(before, settings={**before.settings, "model": factory}).model(classes)
     network.save(path)
     return path
 

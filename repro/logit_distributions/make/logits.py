@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import hashlib
 import json
+import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from logit_distributions import images, recipes
+from logit_distributions.errors import ReproError
 from logit_distributions.images import ImageSet, content_hash
 from logit_distributions.jobs import Job
 from logit_distributions.make.attack import attacks_on, verdicts
@@ -25,6 +28,7 @@ from logit_distributions.make.augment import to_float
 from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours, sealed
 from logit_distributions.make.network import Guarded, load
 from logit_distributions.make.options import Machine, Options
+from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.premises import (
     BATCH,
     check_classes,
@@ -99,6 +103,7 @@ def attack(
     options: Options,
     name: tuple[str, str],
     partial: Path | None = None,
+    keep_images: bool = False,
 ) -> xr.Dataset:
     """Return the variables of a dataset of kind ``logits`` of any network.
 
@@ -116,7 +121,10 @@ def attack(
         Of the network, and the hash of its weights.
     partial : Path, optional
         Where finished chunks survive a kill.
+    keep_images : bool
+        Whether natural and strongest images are variables too; not beside `partial`.
     """
+    strongest = []
     machine = options.machine.resolve()
     model = model.to(machine.device)
     attacks, size = attacks_on(len(data.classes), settings), _batch(data, CHUNK[machine.kind])
@@ -148,10 +156,18 @@ def attack(
                 judged.robust.cpu().numpy(),
                 time.monotonic() - began,
             )
+            if keep_images:
+                strongest.append(judged.strongest.cpu().contiguous().numpy())
             bar.update(len(some))
             bar.set_postfix(robust=f"{done.robust[-1].mean():.1%}")
+    pixels = {}
+    if keep_images:
+        natural = to_float(torch.from_numpy(data.images)).contiguous().numpy()
+        for kind, each in (("images", natural), ("adversarial_images", np.concatenate(strongest))):
+            pixels[kind] = (("sample", "channel", "row", "column"), each)
     return xr.Dataset(
         {
+            **pixels,
             "logits": (("sample", "class"), rounded(done.logits)),
             "adversarial_logits": (("sample", "class"), rounded(done.adversarial_logits)),
             "robust": (("attack", "sample"), done.robust),
@@ -224,6 +240,7 @@ def evaluate(
     device: str | None = None,
     progress: bool = True,
     name: str | None = None,
+    keep_images: bool = False,
 ) -> xr.Dataset:
     """Return the logits of a network in memory before and under attack, with the verdicts.
 
@@ -251,6 +268,8 @@ def evaluate(
         Whether to show a bar, or where there is no terminal a line a minute.
     name : str, optional
         Of the network, for tables; by default its class.
+    keep_images : bool
+        Whether the images and the strongest adversarial ones are in the dataset, for `replay`.
 
     Returns
     -------
@@ -266,10 +285,65 @@ def evaluate(
     with torch.inference_mode(False):
         data, guarded, options = taken(model, images, labels, index, device, progress)
         name = name or type(model).__name__
-        dataset = attack_given(guarded, data, evaluation, options, name)
-    for remark in json.loads(dataset.attrs["remarks"]):
-        warnings.warn(f"{name}: {remark}", stacklevel=2)
-    return dataset
+        return attack_given(
+            guarded, data, evaluation, options, name, _warn, keep_images=keep_images
+        )
+
+
+def _warn(remark: str) -> None:
+    """Warn at the line that calls `evaluate`."""
+    warnings.warn(remark, stacklevel=4)
+
+
+@torch.no_grad()
+@strict_float32()
+def replay(dataset: xr.Dataset, model: nn.Module, batch: int = 250) -> xr.Dataset:
+    """Judge kept adversarial images again, by a forward pass of a network.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Of `evaluate` with ``keep_images=True``.
+    model : Module
+        The same network, or another, to which the images are then transferred.
+    batch : int
+        Images judged together.
+
+    Returns
+    -------
+    Dataset
+        Over ``sample``: ``in_ball`` (no pixel moved by more than eps), ``in_box`` (all in [0, 1]),
+        ``misclassified``, and ``agrees``: all as the dataset's verdict says.
+
+    Raises
+    ------
+    ReproError
+        If the dataset has no images, or the network does not take them.
+    """
+    if "adversarial_images" not in dataset:
+        raise ReproError(
+            "expected a dataset with adversarial images, got one without; evaluate keeps them with "
+            "keep_images=True"
+        )
+    check_model(model)
+    natural, adversarial = dataset["images"].values, dataset["adversarial_images"].values
+    device = next((each.device for each in model.parameters()), torch.device("cpu"))
+    parts = torch.split(torch.from_numpy(adversarial), batch)
+    classes = dataset.sizes["class"]
+    predicted = [
+        check_network(Guarded(model), each.to(device), classes).argmax(1).cpu() for each in parts
+    ]
+    eps = json.loads(dataset.attrs["evaluation"])["eps"]
+    moved = np.abs(adversarial - natural).max((1, 2, 3))
+    judged = {
+        "in_ball": moved <= eps + 1e-6,
+        "in_box": ((adversarial >= 0) & (adversarial <= 1)).all((1, 2, 3)),
+        "misclassified": torch.cat(predicted).numpy() != dataset["label"].values,
+    }
+    robust = dataset["robust"].values[-1]
+    agrees = judged["in_ball"] & judged["in_box"] & (judged["misclassified"] == ~robust)
+    judged["agrees"] = agrees
+    return xr.Dataset({name: ("sample", each) for name, each in judged.items()})
 
 
 def taken(
@@ -304,7 +378,9 @@ def attack_given(
     settings: Evaluation,
     options: Options,
     name: str,
+    say: Callable[[str], None],
     partial: Path | None = None,
+    keep_images: bool = False,
 ) -> xr.Dataset:
     """Return logits of a network of others as a dataset of kind ``logits``, with its premises.
 
@@ -314,8 +390,10 @@ def attack_given(
         As `premises.check_model` accepts it.
     data : ImageSet
         Without names of classes they are numbered.
-    settings, options, name
+    settings, options, name, keep_images
         As in `attack`.
+    say : callable
+        Told of each premise that fails, before the attack begins where it is known by then.
     partial : Path, optional
         Where finished chunks survive a kill, as long as the network gives the same logits.
     """
@@ -328,17 +406,23 @@ def attack_given(
     classes = logits.shape[1]
     check_classes(torch.from_numpy(data.labels), classes)
     remarks = failed(model, pixels, labels)
-    if attacks_on(classes, settings) != settings.attacks:
+    attacks = attacks_on(classes, settings)
+    if dropped := [each for each in settings.attacks if each not in attacks]:
         remarks.append(
-            f"with {classes} classes, for which {' and '.join(settings.attacks)} have no meaning, "
-            f"the attacks are {' and '.join(attacks_on(classes, settings))}"
+            f"with {classes} classes {', '.join(dropped)} means nothing: the attacks are "
+            f"{', '.join(attacks)}"
         )
+    for remark in remarks:
+        say(f"{name}: {remark}")
     data = replace(data, classes=data.classes or tuple(map(str, range(classes))))
     about = attributes_of_yours(name, model.model, "logits", data, settings.seed)
     given_logits = hashlib.sha256(logits.cpu().numpy().tobytes()).hexdigest()
-    dataset = attack(model, data, settings, options, (name, given_logits), partial)
+    key = (name, given_logits)
+    dataset = attack(model, data, settings, options, key, partial, keep_images)
     robust = dict(zip(dataset["attack"].values, dataset["robust"].values.mean(1), strict=True))
-    remarks += square_failure(robust)
+    for remark in square_failure(robust):
+        say(f"{name}: {remark}")
+        remarks.append(remark)
     return sealed(dataset, about, remarks)
 
 
@@ -365,4 +449,8 @@ def of_yours(
     """
     model = load(weights, factory)
     check_model(model, factory)
-    return attack_given(Guarded(model), data, settings, options, weights.stem, partial)
+    return attack_given(Guarded(model), data, settings, options, weights.stem, _print, partial)
+
+
+def _print(remark: str) -> None:
+    print(f"logitdist: warning: {remark}", file=sys.stderr, flush=True)

@@ -168,7 +168,7 @@ class Guarded(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.train(model.training)
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Any:
         """Return what the network makes of a copy of the images."""
@@ -226,7 +226,8 @@ def attackable(model: nn.Module, images: Tensor) -> nn.Module:
     rewritten = given.model if isinstance(model, Guarded) else model
     try:
         fast = frozen(rewritten)
-        with torch.random.fork_rng():  # networks that draw are compared on the same draws
+        # networks that draw are compared on the same draws
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
             torch.manual_seed(0)
             expected = given(images)
             torch.manual_seed(0)

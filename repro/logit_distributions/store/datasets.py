@@ -51,12 +51,12 @@ def enter(path: Path) -> None:
             pass
 
 
-def write(dataset: xr.Dataset, path: Path) -> None:
+def write(dataset: xr.Dataset, path: Path | str) -> None:
     """Seal, check and write a dataset, whole or not at all.
 
     Adds the schema version and the content hash; refuses what `faults` would.
     """
-    kind = dataset.attrs.get("kind")
+    path, kind = Path(path), dataset.attrs.get("kind")
     dataset = dataset.copy()
     for name, variable in KINDS.get(str(kind), {}).items():
         if name in dataset:
@@ -86,7 +86,7 @@ def read_file(path: Path) -> xr.Dataset:
         return file.load()
 
 
-def open_dataset(path: Path, kind: str | None = None) -> xr.Dataset:
+def open_dataset(path: Path | str, kind: str | None = None) -> xr.Dataset:
     """Read a dataset into memory and refuse it if anything is wrong.
 
     Raises
@@ -94,6 +94,7 @@ def open_dataset(path: Path, kind: str | None = None) -> xr.Dataset:
     ReproError
         With the first fault, and how many more there are.
     """
+    path = Path(path)
     found, dataset = _examined(path)
     if found or dataset is None:
         more = f" (and {len(found) - 1} more faults)" if len(found) > 1 else ""
