@@ -22,10 +22,6 @@ Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-DELAY = 10
-"""Seconds before a bar is shown."""
-
-
 def for_each(
     function: Callable[[Item], Value],
     items: Iterable[Item],
@@ -61,7 +57,7 @@ def _shown(values: Iterable[Value], count: int, what: str | None) -> Iterable[Va
     from tqdm import tqdm
 
     often = 0.5 if sys.stderr.isatty() else 60.0
-    bar: Iterable[Value] = tqdm(values, what, count, delay=DELAY, mininterval=often)
+    bar: Iterable[Value] = tqdm(values, what, count, delay=10, mininterval=often)
     return bar
 
 

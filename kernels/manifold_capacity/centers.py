@@ -206,7 +206,7 @@ def low_rank(
     """
     choice("rule", rule, get_args(Rule))
     choice("choose", choose, get_args(Choice))
-    whole_number("n_reps", n_reps, 1)
+    whole_number("n_reps", n_reps, 1, most=10_000)
     generator(seed)  # checks it
     x, basis = coordinates(centers)
     present = np.linalg.norm(x, axis=1) > 0
