@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import cvxpy
 import numpy as np
 from scipy.integrate import quad
 from scipy.optimize import linprog, minimize, nnls
@@ -114,6 +115,13 @@ def sq_projection_on_cone(generators, t):
     """Return the squared norm of the projection of t on the cone of the generators."""
     alpha, _ = nnls(generators, t)
     return np.sum((generators @ alpha) ** 2)
+
+
+def sq_distance_with_margin(rows, needed, t):
+    """Return min |v - t|² over rows @ v <= -needed."""
+    v = cvxpy.Variable(len(t))
+    problem = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(v - t)), [rows @ v <= -needed])
+    return problem.solve(solver="CLARABEL")
 
 
 def gauss(x):

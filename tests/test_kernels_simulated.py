@@ -3,6 +3,7 @@
 import os
 from itertools import pairwise
 
+import cvxpy
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from scipy.special import bdtr
 
 import manifold_capacity as mc
 from logit_distributions.audit import ellipsoids
-from manifold_capacity import separability, simulated
+from manifold_capacity import conic, separability, simulated
 from manifold_capacity._input import generator
 from manifold_capacity.conic import frame
 from tests import naive_kernels as naive
@@ -125,9 +126,102 @@ def test_an_exhausted_search_is_undecided(monkeypatch):
     assert found.multipliers is None
 
 
+def test_newtons_system_is_solved_with_as_little_ridge_as_it_takes():
+    right = np.array([1.0, 2.0])
+    solved, x = separability._solve(np.diag([2.0, 4.0]), right, 0.0)
+    assert solved
+    np.testing.assert_allclose(x, [0.5, 0.5])
+    assert separability._solve(np.diag([1.0, -1e-12]), right, 1e-13)[0]
+    assert not separability._solve(np.diag([1.0, -1.0]), right, 1e-13)[0]
+
+
+@pytest.mark.skipif(JIT, reason="compiled code calls what it was compiled with")
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("_solve", lambda *_: (False, None)), ("_combined", lambda *_: np.inf)],
+)
+def test_a_proof_that_rounding_spoils_is_not_given(monkeypatch, name, instead):
+    monkeypatch.setattr(separability, name, instead)
+    rng = np.random.default_rng(0)
+    found = mc.separable(rng.standard_normal((3, 25)), rng.choice([-1, 1], 25))
+    assert found.separable is None
+
+
 def test_a_hyperplane_that_fails_on_the_points_is_not_returned(monkeypatch):
-    monkeypatch.setattr(separability, "decide", lambda rows: (True, -rows.sum(axis=0), 1))
+    def wrong(features, scale):
+        w = -features @ scale
+        return True, separability.Start(w, scale > 0, np.eye(len(w))), scale, 1
+
+    monkeypatch.setattr(separability, "decide", wrong)
     assert mc.separable(np.array([[0.0, 1.0]]), [-1, 1]).separable is None
+
+
+def largest_margin(points, labels, bias):
+    """Return the largest margin of a hyperplane by cvxpy; 0 if nothing separates."""
+    w, b = cvxpy.Variable(len(points)), cvxpy.Variable()
+    reached = cvxpy.multiply(labels, points.T @ w + (b if bias else 0))
+    problem = cvxpy.Problem(cvxpy.Maximize(cvxpy.min(reached)), [cvxpy.norm(w) <= 1])
+    return problem.solve(solver="CLARABEL")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_margins_agree_with_cvxpy(bias):
+    rng = np.random.default_rng(1)
+    answers = []
+    for _ in range(40 if JIT else 15):
+        features, count = int(rng.integers(2, 12)), int(rng.integers(3, 20))
+        points = rng.standard_normal((features, count)) + 2 * rng.standard_normal((features, 1))
+        labels = rng.permutation(np.resize([-1, 1], count))
+        largest = largest_margin(points, labels, bias)
+        if largest < 1e-3:
+            assert mc.separable(points, labels, bias, kappa=0.1).separable is False
+            continue
+        for share in (0.9, 0.9999, 1.0001, 1.1):
+            found = mc.separable(points, labels, bias, kappa=share * largest)
+            assert found.separable == (share < 1)
+            answers.append(found.separable)
+            if found.separable:
+                reached = labels * (found.weights @ points + found.offset)
+                assert np.linalg.norm(found.weights) == pytest.approx(1)
+                assert found.margin == pytest.approx(reached.min())
+                assert found.margin >= share * largest * (1 - 1e-8)
+            else:
+                combined = (points * labels) @ found.multipliers
+                assert found.multipliers.min() >= 0
+                assert found.multipliers.sum() == pytest.approx(1)
+                assert not bias or abs(found.multipliers @ labels) < 1e-9
+                assert found.residual == pytest.approx(np.linalg.norm(combined), rel=1e-6)
+                assert found.residual < share * largest
+    assert len(answers) > 20
+
+
+def test_margins_of_degenerate_sets():
+    points = np.array([[0.0, 1.0, 2.0]])
+    assert mc.separable(points, [1, 1, 1], kappa=5).separable  # one class: the bias does it
+    assert mc.separable(points, [-1, -1, -1], kappa=5).margin >= 5
+    assert mc.separable(points, [1, 1, 1], bias=False, kappa=0.1).separable is False  # the origin
+    assert mc.separable(points, [1, -1, 1], kappa=1e-3).separable is False
+    assert mc.separable(1e200 * points, [1, 1, -1], kappa=0.49e200).separable
+    assert mc.separable(1e-200 * points, [1, 1, -1], kappa=0.51e-200).separable is False
+
+
+def test_a_margin_within_rounding_of_the_largest_may_be_undecided(monkeypatch):
+    points = np.array([[0.0, 1.0, 2.0]])
+    monkeypatch.setattr(separability, "NEARLY", -1.0)
+    assert mc.separable(points, [1, 1, -1], kappa=0.4).separable is None
+    assert mc.separable(points, [1, 1, -1], kappa=0.6).separable is None
+    monkeypatch.undo()
+    monkeypatch.setattr(separability, "_checked_plane", lambda *_: None)
+    assert mc.separable(points, [1, 1, -1], kappa=0.4).separable is None
+
+
+@pytest.mark.parametrize("exponent", [-1000, 1000])
+def test_separability_at_any_scale(exponent):
+    points, labels = np.array([[0.0, 1.0, 3.0]]) * 2.0**exponent, [-1, -1, 1]
+    found = mc.separable(points, labels)
+    assert found.separable
+    assert np.ldexp(found.margin, -exponent) > 0.5
+    assert (labels * (found.weights @ points + found.offset) > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -160,6 +254,21 @@ def test_the_line_search_minimises():
     assert separability._line_search(-np.ones(2), np.ones(2)) == 1.0  # nothing to do
 
 
+def test_a_step_separates_where_there_is_one():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(200):
+        slack, along = 1 + rng.standard_normal((2, 3))
+        along[rng.random(3) < 0.2] = 0.0
+        step = separability._separating_step(slack, along)
+        steps = np.concatenate([np.linspace(0, 20, 2001)[1:], [step]])
+        separates = (1 - slack[:, None] + steps * along[:, None] > 0).all(axis=0)
+        assert separates[-1] == (step > 0)
+        assert step > 0 or not separates.any()
+        seen.add(step > 0)
+    assert seen == {True, False}
+
+
 # Simulated capacity
 
 
@@ -177,7 +286,7 @@ def test_the_smallest_separable_dimension_agrees_with_a_linear_search(projection
     label_of = simulated.labeller("balanced", 8, 6, 3)
     data = simulated.reduced(np.concatenate(list(manifolds), axis=1), projection, bias)
     for draw in range(6):
-        nested = simulated._Features(data, projection, 3, draw)
+        nested = simulated._Features(data, projection, bias, 3, draw)
         labels = np.repeat(label_of(draw), 4)
         expected = next(
             n for n in range(1, 33) if naive.is_separable(nested.first(n), labels, bias)
@@ -219,6 +328,30 @@ def test_simulation_does_not_depend_on_threads_and_does_on_the_seed():
     assert (one["smallest_separable"] != other["smallest_separable"]).any()
 
 
+def test_simulation_with_a_margin_finds_gardners_capacity():
+    manifolds = np.eye(40)[:, :, None]
+    found = mc.simulated_capacity(manifolds, draws=40 if JIT else 8, kappa=0.5, bias=False)
+    assert found["undecided"] == 0
+    # A feature of some forty is what a finite number of points shifts it by.
+    assert found["capacity_low"] * 0.97 < mc.point_capacity(0.5) < found["capacity_high"] * 1.03
+    biased = mc.simulated_capacity(clouds(12, 60, 2), draws=8, kappa=0.5)
+    assert biased["capacity"] < mc.simulated_capacity(clouds(12, 60, 2), draws=8)["capacity"]
+
+
+def test_a_margin_that_no_number_of_features_gives():
+    found = mc.simulated_capacity(clouds(30, 5, 3), draws=7, kappa=0.1)
+    assert np.isnan(found["capacity"])
+    assert np.isinf(found["smallest_separable"]).all()
+
+
+def test_points_far_from_the_origin_are_projected_in_double_precision():
+    data = np.random.default_rng(0).standard_normal((5, 40))
+    assert simulated.reduced(data, "gaussian", False).dtype == np.float32
+    assert simulated.reduced(data + 1e6, "gaussian", False).dtype == np.float64
+    assert simulated.reduced(data + 1e6, "gaussian", True).dtype == np.float32
+    assert simulated.reduced(data, "subset", True).dtype == np.float64
+
+
 @pytest.mark.parametrize("draws", [3, 9])
 def test_too_few_features_give_no_capacity(draws):
     manifolds = clouds(count=12, features=2)
@@ -258,6 +391,9 @@ def test_labellings():
         ({"labels": "random"}, "labels: expected an array or one of balanced"),
         ({"labels": [1, -1]}, r"labels: expected \+1 or -1 in shape \(8,\)"),
         ({"labels": [0] * 8}, r"labels: expected \+1 or -1"),
+        ({"kappa": -1.0}, "kappa: expected a margin of at least 0"),
+        ({"kappa": 0.5, "projection": "pca"}, "kappa: expected 0 with this projection"),
+        ({"bias": 1}, "bias: expected True or False"),
     ],
 )
 def test_bad_options(options, message):
@@ -328,6 +464,93 @@ def test_conic_capacity_of_an_orthant_is_known():
     )
     one, two = (mc.conic_capacity(manifolds, draws=4, threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one["sq_projection"], two["sq_projection"])
+
+
+def test_a_projection_on_a_cone_of_many_points_needs_few_of_them():
+    """Column generation: more points than may enter at once, and most never do."""
+    manifolds = clouds(20, 40, 12, 0.3) * np.linspace(0.1, 10, 20)[:, None, None]
+    cones = conic.Cones(manifolds, "balanced", 3, 0.0, 0)
+    for draw, one in enumerate(cones.project_all(3, 1, None)):
+        t = cones.gaussian(draw)
+        rows = cones.points * cones.label_of(draw)[cones.owner][:, None]
+        alpha, _ = nnls(rows.T, t)
+        np.testing.assert_array_equal(np.flatnonzero(alpha), one.active)
+        np.testing.assert_allclose(one.multipliers, alpha[one.active], rtol=1e-9)
+        along = rows @ (t - alpha @ rows)
+        assert along.max() < 1e-9
+        for p, point in enumerate(one.nearest):
+            own = np.flatnonzero(cones.owner == p)
+            assert along[point] > along[own].max() - 1e-9
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
+def test_conic_capacity_of_independent_points_with_a_margin_is_gardners(kappa):
+    manifolds = np.eye(12)[:, :, None] * 3.0
+    found = mc.conic_capacity(manifolds, draws=1500 if JIT else 200, kappa=kappa)
+    assert found["capacity_low"] < mc.point_capacity(kappa) < found["capacity_high"]
+
+
+def test_distances_with_a_margin_agree_with_cvxpy():
+    manifolds, kappa = clouds(5, 12, 4, 0.6), 0.7
+    found = mc.conic_capacity(manifolds, draws=8, kappa=kappa, seed=4)
+    cones = conic.Cones(manifolds, "balanced", 8, kappa, 4)
+    for draw in range(8):
+        signs = cones.label_of(draw)[cones.owner]
+        framed = [cones.points[cones.owner == p] for p in range(5)]
+        needed = np.array([kappa * np.linalg.norm(m.mean(axis=0)) for m in framed])[cones.owner]
+        expected = naive.sq_distance_with_margin(
+            cones.points * signs[:, None], needed, cones.gaussian(draw)
+        )
+        assert found["sq_projection"][draw] == pytest.approx(expected, rel=1e-6)
+    assert found["kkt_residual"] < 1e-9
+
+
+def test_a_margin_that_no_hyperplane_keeps_leaves_no_capacity():
+    manifolds = clouds(30, 10, 5)
+    found = mc.conic_capacity(manifolds, draws=4, kappa=0.1)
+    assert np.isinf(found["sq_projection"]).all()
+    assert (found["capacity"], found["capacity_low"]) == (0, 0)
+    assert mc.conic_capacity(manifolds, draws=4)["capacity"] > 0
+    manifolds[0, :, 0] = 0  # a point at the origin keeps no margin
+    separate = clouds(3, 30, 2)
+    separate[0, :, 0] = 0
+    assert mc.conic_capacity(separate, draws=4, kappa=0.1)["capacity"] == 0
+
+
+def test_conic_capacity_far_from_the_origin_is_right_or_refused():
+    manifolds = clouds(12, 5, 8, 1.0)
+    at = {offset: mc.conic_capacity(manifolds + offset, draws=20) for offset in (1e2, 1e4)}
+    assert at[1e2]["capacity"] == pytest.approx(at[1e4]["capacity"], rel=1e-4)
+    assert at[1e4]["kkt_residual"] < 1e-9
+    with pytest.raises(ValueError, match="subtract the mean of all points, or drop duplicates"):
+        mc.conic_capacity(manifolds + 1e8, draws=20)
+
+
+def test_an_ill_conditioned_cone_whose_second_solver_gives_up_is_refused(monkeypatch):
+    def gives_up(*_):
+        raise RuntimeError("maximum number of iterations")
+
+    monkeypatch.setattr("scipy.optimize.nnls", gives_up)
+    with pytest.raises(ValueError, match="miss their optimality conditions"):
+        mc.conic_capacity(clouds(12, 5, 8, 1.0) + 1e8, draws=2)
+
+
+@pytest.mark.parametrize("exponent", [-900, 900])
+def test_capacities_do_not_depend_on_scale(exponent):
+    manifolds = clouds(6, 20, 3)
+    for function in (mc.conic_capacity, mc.simulated_capacity):
+        reference, other = (function(m, draws=4) for m in (manifolds, manifolds * 2.0**exponent))
+        for name in reference:
+            np.testing.assert_array_equal(reference[name], other[name])
+
+
+@pytest.mark.parametrize(
+    ("kappa", "message"),
+    [(-0.1, "expected a margin of at least 0, got -0.1"), (np.nan, "expected a finite margin")],
+)
+def test_bad_margins(kappa, message):
+    with pytest.raises(ValueError, match=message):
+        mc.conic_capacity(clouds(), kappa=kappa)
 
 
 def test_cones_of_nothing_have_no_capacity():

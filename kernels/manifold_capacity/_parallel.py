@@ -9,10 +9,15 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from manifold_capacity._input import whole_number
@@ -20,6 +25,14 @@ from manifold_capacity._input import whole_number
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_thread = threading.local()
+
+PATIENCE = 10.0
+"""Seconds without a word."""
+
+INTERVAL = 60.0
+"""Seconds between two lines of progress, where there is no terminal for a bar."""
 
 
 def for_each(
@@ -30,7 +43,8 @@ def for_each(
 ) -> list[Value]:
     """Return ``[function(item) for item in items]``, computed on `threads` threads.
 
-    An interrupt (Ctrl-C) ends it once the items in work are done; the others are dropped.
+    An interrupt is passed on at once: items that have not begun are dropped, and those that
+    have end at their next `may_stop`.
 
     Parameters
     ----------
@@ -39,26 +53,68 @@ def for_each(
     threads : int, optional
         Default: as many as the process may use.
     progress : str, optional
-        What is being done, for a bar on stderr; a line a minute where that is no terminal.
-        Needs tqdm.
+        Say under this name how far it is, see `reported`.
     """
     threads = available() if threads is None else whole_number("threads", threads, 1)
     items = list(items)
     if threads == 1:
-        return list(_shown(map(function, items), len(items), progress))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(_shown(pool.map(function, items), len(items), progress))
+        return list(reported(map(function, items), len(items), progress))
+    stop = np.zeros(1, bool)
+    pool = ThreadPoolExecutor(threads, initializer=setattr, initargs=(_thread, "stop", stop))
+    try:
+        futures = [pool.submit(function, item) for item in items]
+        results = (future.result() for future in futures)
+        return list(reported(results, len(items), progress))
+    finally:
+        stop[0] = True
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _shown(values: Iterable[Value], count: int, what: str | None) -> Iterable[Value]:
-    """Return the values, with a bar that appears after ten seconds if `what` is given."""
-    if what is None:
-        return values
-    from tqdm import tqdm
+def may_stop() -> None:
+    """End the item that this thread works on if the others have been interrupted.
 
-    often = 0.5 if sys.stderr.isatty() else 60.0
-    bar: Iterable[Value] = tqdm(values, what, count, delay=10, mininterval=often)
-    return bar
+    Long items call it at least once a second.
+    """
+    if stop_flag()[0]:
+        raise Stopped
+
+
+def stop_flag() -> NDArray[np.bool_]:
+    """Return the flag of this thread, shape (1,), true once the others have been interrupted.
+
+    For compiled code that runs for more than a second.
+    """
+    return getattr(_thread, "stop", np.zeros(1, bool))
+
+
+class Stopped(Exception):
+    """Nobody waits for the result."""
+
+
+def reported(results: Iterable[Value], total: int, name: str | None) -> Iterator[Value]:
+    """Yield the results; after `PATIENCE` seconds say on standard error how many there are.
+
+    On a terminal a bar, elsewhere a line every `INTERVAL` seconds. Nothing without a name.
+    """
+    began = told = time.monotonic()
+    bar = None
+    for done, result in enumerate(results, start=1):
+        yield result
+        now = time.monotonic()
+        if not name or now - began < PATIENCE:
+            continue
+        if sys.stderr.isatty():
+            if bar is None:
+                from tqdm import tqdm
+
+                bar = tqdm(total=total, desc=name, initial=done - 1, leave=False)
+            bar.update()
+        elif now - told >= INTERVAL or told == began:
+            told = now
+            left = (now - began) / done * (total - done)
+            print(f"{name}: {done} of {total}, about {left:.0f} s left", file=sys.stderr)
+    if bar is not None:
+        bar.close()
 
 
 def available() -> int:
@@ -66,6 +122,38 @@ def available() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def refuse_beyond_memory(shapes: Sequence[tuple[int, ...]], copies: int) -> None:
+    """Refuse manifolds of shapes (N, M_i) whose `copies` in float64 exceed the free memory.
+
+    Raises
+    ------
+    ValueError
+        With the number of points per manifold, and of features, that would fit.
+    """
+    features, points = shapes[0][0], sum(shape[1] for shape in shapes)
+    rows = min(features, points)
+    needed, free = 8 * copies * features * points, free_memory()
+    if needed <= free:
+        return
+    share = free / needed
+    raise ValueError(
+        f"expected manifolds that fit into memory, got {points:,} points with {features:,} "
+        f"features: {needed / 1e9:.3g} GB of float64 where {free / 1e9:.3g} GB are free; pass at "
+        f"most {max(int(share * points / len(shapes)), 1):,} points of each, or a random "
+        f"projection to at most {max(int(share * rows), 1):,} features"
+    )
+
+
+def free_memory() -> float:
+    """Return the bytes that a process may still take; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    kilobytes = {line.split()[0]: int(line.split()[1]) for line in lines}
+    return 1024.0 * kilobytes["MemAvailable:"]
 
 
 def one_blas_thread(function: Function) -> Function:

@@ -13,8 +13,11 @@ still terminates. All arithmetic is on the Gram matrix; the result is exact up t
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from manifold_capacity._input import Array
 from manifold_capacity._jit import compiled
+from manifold_capacity._parallel import may_stop
 
 BATCH = 2
 """A variable more may enter at once for each `BATCH` that are active."""
@@ -27,6 +30,18 @@ DEPENDENT = 1e-14
 
 TOLERANCE = 1e-14
 """Gradients below this times the largest |q| count as zero."""
+
+ENTERING = 64
+"""Points that may join a working set at once."""
+
+NEGLIGIBLE = 1e-13
+"""Violations below this share of the largest projection count as none."""
+
+ACCEPTED = 1e-12
+"""Larger violations of the optimality conditions are solved again, without Gram matrices."""
+
+CLOSED = 1e-10
+"""A margin that needs a |t - v|² of more than one over this is taken for impossible."""
 
 _FREE, _ACTIVE, _REJECTED = 0, 1, 2
 
@@ -240,3 +255,118 @@ def solve_rows(gram, q, sign, rank, limit, alpha, residual, iterations, solved):
         for i in range(size):
             worst = max(worst, sign[i] * gradient[i])
         residual[row] = worst / scale
+
+
+class WorkingSet:
+    """Column generation for min |t - v|² over the v with ``z_i·v <= -margin_i``, for many z_i.
+
+    The problem is solved on a working set of points; in turn those that violate the optimality
+    conditions most join it, until none does. Then ``v = left = t - Σ α_i z_i``.
+
+    Parameters
+    ----------
+    points : ndarray, shape (m, n)
+    scale : ndarray, shape (m,)
+        ``z_i = scale_i points_i`` has length one.
+    t : ndarray, shape (n,)
+    margins : ndarray, shape (m,)
+        At least 0.
+
+    Attributes
+    ----------
+    chosen : ndarray of int, shape (k,)
+        The working set.
+    alpha : ndarray, shape (k,)
+    left : ndarray, shape (n,)
+    gradient : ndarray, shape (m,)
+        ``z_i·left + margin_i`` as last given.
+    largest : float
+        The largest |z_i·t + margin_i|.
+    impossible : bool
+        No v keeps the margins, as ``Σ alpha_i z_i`` proves, which is zero.
+    solved : bool
+    """
+
+    def __init__(self, points: Array, scale: Array, t: Array, margins: Array) -> None:
+        self.points, self.scale, self.t, self.margins = points, scale, t, margins
+        self.with_margin = bool(margins.any())
+        self.largest = 0.0
+        self.chosen = np.empty(0, np.intp)
+        self.rows = np.empty((0, len(t)))
+        self.gram = np.empty((0, 0))
+        self.alpha = np.empty(0)
+        self.left = t  # t minus its projection
+        self.gradient = np.empty(0)
+        self.solved = True
+        self.impossible = False
+
+    def grow(self, gradient: Array) -> bool:
+        """Take in the points of largest gradient and solve; False if there are none."""
+        may_stop()
+        if len(self.chosen) == 0:
+            self.largest = float(np.abs(gradient).max())
+        self.gradient = gradient
+        outside = gradient.copy()
+        outside[self.chosen] = 0.0
+        new = np.flatnonzero(outside > NEGLIGIBLE * self.largest)
+        if len(new) == 0 or self.impossible:
+            return False
+        if len(new) > ENTERING:
+            new = np.sort(new[np.argpartition(-outside[new], ENTERING)[:ENTERING]])
+        self._extend(new)
+        self._solve()
+        return True
+
+    def _extend(self, new: NDArray[np.intp]) -> None:
+        rows = self.points[new] * self.scale[new][:, None]
+        cross = rows @ self.rows.T
+        self.gram = np.block([[self.gram, cross.T], [cross, rows @ rows.T]])
+        self.rows = np.concatenate([self.rows, rows])
+        self.chosen = np.concatenate([self.chosen, new])
+
+    def _solve(self) -> None:
+        q = self.rows @ self.t + self.margins[self.chosen]
+        if self.with_margin:
+            self._solve_with_margin(q)
+        else:
+            self.alpha = self._multipliers(self.gram, q, self.rows.T, self.t)
+        used = np.flatnonzero(self.alpha)
+        self.left = self.t - self.alpha[used] @ self.rows[used]
+
+    def _solve_with_margin(self, q: Array) -> None:
+        """Solve by Lawson and Hanson's (1974, chapter 23) way from distances to NNLS.
+
+        With a margin a solution may need n + 1 points at once to move on, so the problem is
+        lifted by a coordinate: min |Σ β_i z_i|² + (1 - q·β)², where α = β / (1 - q·β).
+        If that gap closes, ``Σ β_i z_i = 0`` proves that no v keeps the margin.
+        """
+        lifted = np.vstack([self.rows.T, q])
+        target = np.zeros(len(lifted))
+        target[-1] = 1.0
+        beta = self._multipliers(self.gram + np.outer(q, q), q, lifted, target)
+        gap = 1.0 - float(q @ beta)
+        self.impossible = gap < CLOSED
+        self.alpha = beta if self.impossible else beta / gap
+
+    def _multipliers(self, gram: Array, q: Array, columns: Array, target: Array) -> Array:
+        """Return the β >= 0 of the smallest ``|columns @ β - target|``.
+
+        From the Gram matrix, or where that is too near singular from the columns themselves.
+        """
+        count = len(q)
+        beta, residual, solved = np.zeros((1, count)), np.empty(1), np.empty(1, bool)
+        solve_rows(
+            gram, q[None], np.ones(count), len(target), 100 + 10 * count,
+            beta, residual, np.empty(1, np.int64), solved,
+        )  # fmt: skip
+        self.solved = bool(solved[0])
+        if not self.solved or residual[0] > ACCEPTED:
+            from scipy.optimize import nnls
+
+            try:
+                beta[0] = nnls(columns, target)[0]
+                self.solved = True
+            except RuntimeError:  # its own cap on iterations
+                pass
+        result: Array = beta[0]
+        return result

@@ -11,10 +11,25 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr
 from scipy.special import bdtr, ndtri
 
-from manifold_capacity._input import Array, Manifolds, generator, joined
-from manifold_capacity._parallel import for_each, one_blas_thread
+from manifold_capacity._input import (
+    Array,
+    Manifolds,
+    as_manifolds,
+    choice,
+    flag,
+    generator,
+    joined,
+    whole_number,
+)
+from manifold_capacity._parallel import for_each, may_stop, one_blas_thread, refuse_beyond_memory
 from manifold_capacity._result import Result
-from manifold_capacity.separability import decide, signed_rows
+from manifold_capacity.separability import (
+    decide,
+    keep_margin,
+    lifted,
+    nonnegative_margin,
+    signed_scale,
+)
 
 Labels = Literal["balanced", "independent", "one-vs-rest"]
 Projection = Literal["gaussian", "subset", "pca"]
@@ -22,6 +37,18 @@ Procedure = Literal["nested", "chung", "cohen"]
 
 SCOUTS = 8
 """Draws after which the search begins where they ended."""
+
+BELOW = 0.25
+"""Where in the interval that holds n* the next test is."""
+
+BLOCK = 32
+"""Features that are made at once."""
+
+REACH = 16
+"""With a margin so many times more random features are tried than the points have dimensions."""
+
+FAR = 100.0
+"""Distance from the origin, in units of the spread, beyond which single precision is too little."""
 
 LEVEL = 0.95
 """Coverage of all intervals."""
@@ -34,9 +61,11 @@ def simulated_capacity(
     labels: Labels | ArrayLike = "balanced",
     bias: bool = True,
     projection: Projection = "gaussian",
+    kappa: float = 0.0,
     seed: int = 0,
     procedure: Procedure = "nested",
     threads: int | None = None,
+    progress: bool = False,
 ) -> Result:
     """Return the capacity P / N_c measured by bisection on the number of features.
 
@@ -60,6 +89,10 @@ def simulated_capacity(
     projection : {"gaussian", "subset", "pca"}
         Gaussian features; a random order of the given features; the principal components by
         falling variance.
+    kappa : float
+        Margin, at least 0, in units of the norm of the manifold's centre (with a bias: from the
+        mean of all points); with Gaussian features and ``"nested"`` only. The w of length one
+        has ``y_p (w·x + b) >= κ |c_p|`` for features of variance |x|².
     seed : int
     procedure : {"nested", "chung", "cohen"}
         Ours, or for comparison what two public codes do. ``"chung"``: at each n, `draws`
@@ -70,6 +103,8 @@ def simulated_capacity(
         MATLAB code of Cohen et al. 2020).
     threads : int, optional
         Default: all processors. Results do not depend on it.
+    progress : bool
+        Report on standard error what takes longer than ten seconds.
 
     Returns
     -------
@@ -87,23 +122,30 @@ def simulated_capacity(
     ValueError
         For bad manifolds, see `manifold_capacity`, or unknown options.
     """
-    for name, value, known in (
-        ("projection", projection, get_args(Projection)),
-        ("procedure", procedure, get_args(Procedure)),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-    if draws < 1:
-        raise ValueError(f"draws: expected at least 1, got {draws}")
-    points, owner = joined(manifolds)
-    label_of = labeller(labels, int(owner[-1]) + 1, draws, seed)
+    choice("projection", projection, get_args(Projection))
+    choice("procedure", procedure, get_args(Procedure))
+    flag("bias", bias)
+    flag("progress", progress)
+    whole_number("draws", draws, 1)
+    kappa = nonnegative_margin(kappa)
+    if kappa > 0 and (projection, procedure) != ("gaussian", "nested"):
+        raise ValueError(
+            "kappa: expected 0 with this projection and procedure, as a margin needs Gaussian "
+            f"features and 'nested', got {kappa} with {projection!r} and {procedure!r}"
+        )
+    arrays = as_manifolds(manifolds)
+    refuse_beyond_memory([array.shape for array in arrays], copies=3)
+    points, owner = joined(arrays)
+    label_of = labeller(labels, len(arrays), draws, seed)
     data = reduced(points, projection, bias)
     attributes = {
         "draws": draws, "labels": labels if isinstance(labels, str) else "given",
-        "bias": int(bias), "projection": projection, "seed": seed, "procedure": procedure,
+        "bias": int(bias), "projection": projection, "kappa": kappa, "seed": seed,
+        "procedure": procedure,
     }  # fmt: skip
+    name = "simulated capacity" if progress else None
     if procedure == "nested":
-        values = _nested(data, owner, label_of, draws, bias, projection, seed, threads)
+        values = _nested(data, owner, label_of, draws, bias, projection, kappa, seed, threads, name)
     else:
         rule = _chung if procedure == "chung" else _cohen
         values = rule(data, owner, label_of, draws, bias, projection, seed, threads)
@@ -140,86 +182,106 @@ def labeller(
     return drawn
 
 
-def reduced(data: Array, projection: Projection, bias: bool) -> Array:
+def reduced(data: Array, projection: Projection, bias: bool) -> NDArray[Any]:
     """Return the points in fewer dimensions where the law of their projections allows it.
 
     Gaussian projections only see inner products, so min(N, ΣM) dimensions do; principal
     components are computed once. Subsets need the features as they are. With a bias a common
     shift changes nothing, so the mean is removed, which conditions the tests.
+
+    Gaussian projections are made in single precision, for random numbers need no more, and
+    then taken as they are; not of points that lie far from the origin for their spread.
     """
+    mean = data.mean(axis=1, keepdims=True)
+    if bias or projection == "pca":
+        deviations = data - mean
     if bias:
-        data = data - data.mean(axis=1, keepdims=True)
+        data = deviations
     features, count = data.shape
     if projection == "pca":
-        deviations = data - data.mean(axis=1, keepdims=True)
         axes, _, _ = np.linalg.svd(deviations, full_matrices=False)
         return axes.T @ data
-    if projection == "gaussian" and features > count:
-        factor: Array = qr(data, mode="r", check_finite=False)[0][:count]
-        return factor
+    if projection == "gaussian":
+        if features > count:
+            data = qr(data, mode="r", check_finite=False)[0][:count]
+        spread = np.linalg.norm(data) ** 2 - count * np.linalg.norm(mean) ** 2
+        if bias or np.linalg.norm(mean) ** 2 * count < FAR**2 * spread:
+            return data.astype(np.float32)
     return data
 
 
 class _Features:
     """The nested features of one draw, made as far as they are asked for."""
 
-    def __init__(self, data: Array, projection: Projection, seed: int, draw: int) -> None:
-        self.data, self.projection = data, projection
+    def __init__(
+        self, data: NDArray[Any], projection: Projection, bias: bool, seed: int, draw: int
+    ) -> None:
+        self.data, self.projection, self.bias = data, projection, int(bias)
         self.rng = generator(seed, 3, draw)
-        self.made = np.empty((0, data.shape[1]))
-        self.order = (
-            self.rng.permutation(len(data)) if projection == "subset" else np.arange(len(data))
-        )
+        self.made = data[:0]
+        if projection == "subset":
+            self.made = data[self.rng.permutation(len(data))]
+        elif projection == "pca":
+            self.made = data
+        if bias:  # any constant will do; one of the size of a projection conditions the tests
+            size = np.sqrt(np.einsum("ij,ij->", data, data, dtype=np.float64) / data.shape[1])
+            constant = np.full((1, data.shape[1]), size or 1.0, data.dtype)
+            self.made = np.concatenate([constant, self.made])
 
-    def first(self, n: int) -> Array:
+    def first(self, n: int) -> NDArray[Any]:
         """Return features 1 to n of all points, shape (n, ΣM)."""
-        if self.projection != "gaussian":
-            return self.data[self.order[:n]]
-        if n > len(self.made):
+        return self.with_constant(n)[self.bias :]
+
+    def with_constant(self, n: int) -> NDArray[Any]:
+        """Return the same below a constant feature, which stands for the bias if there is one."""
+        missing = n + self.bias - len(self.made)
+        if missing > 0:
             # Whole blocks, so that the draws do not depend on the order of asking.
-            rows = -(-(n - len(self.made)) // 32) * 32
-            weights = self.rng.standard_normal((rows, len(self.data)))
+            rows = -(-missing // BLOCK) * BLOCK
+            weights = self.rng.standard_normal((rows, len(self.data)), dtype=self.data.dtype)
             self.made = np.concatenate([self.made, weights @ self.data])
-        return self.made[:n]
-
-
-def _test(
-    features: Array, signs: Array, bias: bool, near: Array | None = None
-) -> tuple[bool | None, Array | None]:
-    """Return the verdict and its w; begins from `near`, the w of a test with other features."""
-    rows, lengths, _ = signed_rows(features, signs, bias)
-    if not lengths.all():  # one is zero, which nothing separates
-        return False, near
-    start = None
-    if near is not None:
-        start = np.zeros(rows.shape[1])
-        shared = min(len(near), len(start)) - bias
-        start[:shared] = near[:shared]
-        if bias:
-            start[-1] = near[-1]
-    verdict, w, _ = decide(rows, start)
-    return verdict, w
+        return self.made[: n + self.bias]
 
 
 def _nested(
-    data: Array,
+    data: NDArray[Any],
     owner: NDArray[np.integer],
     label_of: Callable[[int], Array],
     draws: int,
     bias: bool,
     projection: Projection,
+    kappa: float,
     seed: int,
     threads: int | None,
+    progress: str | None,
 ) -> dict[str, tuple[tuple[str, ...], Any]]:
-    largest = len(data)
+    largest = len(data) * (1 if kappa == 0 else REACH)
+    margins = kappa * _center_norms(data, owner)
 
     def smallest(draw: int, guess: int, stride: int) -> tuple[float, int]:
-        """Return n* and the number of undecided tests: gallop from a guess, then bisect."""
-        features, signs = _Features(data, projection, seed, draw), label_of(draw)[owner]
-        undecided, w = 0, None
+        """Return n* and the number of undecided tests: gallop from a guess, then bisect.
+
+        Every test begins where the last one failed: tests of sets that are not separable are
+        the quicker ones, and a good start for those that are. So n is chosen below the middle.
+        """
+        features = _Features(data, projection, bias, seed, draw)
+        signs = label_of(draw)[owner]
+        if kappa > 0 and not _separated(data, signs, bias):  # however many features
+            return np.inf, 0
+        undecided, start, scale = 0, None, None
         low, high, n = 0, largest + 1, guess  # no feature separates; one too many stands for none
         while high - low > 1:
-            answer, w = _test(features.first(n), signs, bias, w)
+            may_stop()
+            made = features.with_constant(n)
+            if kappa > 0:
+                points = made[int(bias) :].T.astype(np.float64)
+                points -= bias * points.mean(axis=0)
+                answer = keep_margin(points, signs, margins, bias)[0]
+            else:
+                if scale is None or projection != "gaussian":
+                    scale, start = signed_scale(made, signs), None
+                answer, end, _, _ = decide(made, scale, start)
+                start = start if answer else end
             undecided += answer is None
             low, high = (low, n) if answer else (n, high)
             if low == 0:
@@ -227,21 +289,23 @@ def _nested(
             elif high > largest:
                 n = min(largest, low + stride)
             else:
-                n = (low + high) // 2
+                n = low + max(1, int(BELOW * (high - low)))
             stride *= 2
         return (np.inf if high > largest else float(high)), undecided
 
     owners = int(owner[-1]) + 1
     # A few draws tell where the others will end; that saves tests and changes no result.
-    found = [smallest(0, min(max(owners // 2, 1), largest), max(owners // 2, 1))]
+    results = [smallest(0, min(max(owners // 2, 1), largest), max(owners // 2, 1))]
     for last in (SCOUTS, draws):
-        known = np.minimum([star for star, _ in found], largest)
-        guess, stride = int(np.median(known)), max(1, int(known.max() - known.min()) // 3)
-        if len(found) == 1:
+        known = np.minimum([star for star, _ in results], largest)
+        guess, stride = int(known.min()), max(1, int(known.max() - known.min()) // 3)
+        if len(results) == 1:
             stride = max(1, guess // 16)
-        numbers = range(len(found), min(last, draws))
-        found += for_each(partial(smallest, guess=guess, stride=stride), numbers, threads)
-    stars = np.array([star for star, _ in found])
+            guess = max(1, guess - stride)
+        numbers = range(len(results), min(last, draws))
+        one = partial(smallest, guess=guess, stride=stride)
+        results += for_each(one, numbers, threads, progress)
+    stars = np.array([star for star, _ in results])
     middle, low, high = median_interval(stars)
     curve = np.arange(1, largest + 1)
     finite = stars[np.isfinite(stars)]
@@ -252,13 +316,26 @@ def _nested(
     share_low, share_high = _wilson(share, draws)
     return {
         **_capacities(owners, middle, low, high),
-        "undecided": ((), int(sum(count for _, count in found))),
+        "undecided": ((), int(sum(count for _, count in results))),
         "smallest_separable": (("draw",), stars),
         "n_features": (("n",), curve),
         "separable_share": (("n",), share),
         "separable_share_low": (("n",), share_low),
         "separable_share_high": (("n",), share_high),
     }
+
+
+def _separated(data: NDArray[Any], signs: Array, bias: bool) -> bool:
+    full = lifted(data, bias)
+    return bool(decide(full, signed_scale(full, signs))[0])
+
+
+def _center_norms(data: NDArray[Any], owner: NDArray[np.integer]) -> Array:
+    """Return of each point the norm of its manifold's centre, shape (ΣM,)."""
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    centers = np.add.reduceat(data.astype(np.float64), starts, axis=1) / np.bincount(owner)
+    norms: Array = np.linalg.norm(centers, axis=0)[owner]
+    return norms
 
 
 def median_interval(values: Array, level: float = LEVEL) -> tuple[float, float, float]:
@@ -301,7 +378,7 @@ class _Fresh:
     """Shares p(n) from fresh projections, as the public codes draw them."""
 
     def __init__(
-        self, data: Array, owner: NDArray[np.integer], label_of: Callable[[int], Array],
+        self, data: NDArray[Any], owner: NDArray[np.integer], label_of: Callable[[int], Array],
         bias: bool, projection: Projection, seed: int, threads: int | None,
     ) -> None:  # fmt: skip
         self.data, self.owner, self.label_of, self.bias = data, owner, label_of, bias
@@ -311,9 +388,11 @@ class _Fresh:
 
     def outcomes(self, n: int, repeats: int) -> list[bool]:
         def one(draw: int) -> bool | None:
-            features = _Features(self.data, self.projection, self.seed, draw).first(n)
-            features = features / np.maximum(np.linalg.norm(features, axis=0), 1e-300)
-            return _test(features, self.label_of(draw)[self.owner], self.bias)[0]
+            features = _Features(self.data, self.projection, False, self.seed, draw).first(n)
+            norms = np.linalg.norm(features, axis=0)
+            features = lifted(features / np.where(norms > 0, norms, 1), self.bias)
+            signs = self.label_of(draw)[self.owner]
+            return decide(features, signed_scale(features, signs))[0]
 
         numbers = range(self.drawn, self.drawn + repeats)
         self.drawn += repeats
@@ -332,7 +411,7 @@ class _Fresh:
 
 
 def _chung(
-    data: Array, owner: NDArray[np.integer], label_of: Callable[[int], Array], draws: int,
+    data: NDArray[Any], owner: NDArray[np.integer], label_of: Callable[[int], Array], draws: int,
     bias: bool, projection: Projection, seed: int, threads: int | None,
 ) -> dict[str, tuple[tuple[str, ...], Any]]:  # fmt: skip
     fresh = _Fresh(data, owner, label_of, bias, projection, seed, threads)
@@ -356,7 +435,7 @@ def _chung(
 
 
 def _cohen(
-    data: Array, owner: NDArray[np.integer], label_of: Callable[[int], Array], draws: int,
+    data: NDArray[Any], owner: NDArray[np.integer], label_of: Callable[[int], Array], draws: int,
     bias: bool, projection: Projection, seed: int, threads: int | None,
 ) -> dict[str, tuple[tuple[str, ...], Any]]:  # fmt: skip
     fresh = _Fresh(data, owner, label_of, bias, projection, seed, threads)
