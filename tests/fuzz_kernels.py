@@ -114,6 +114,10 @@ def conic(manifolds, rng):
     return mc.conic_capacity, (manifolds,), {"draws": 3}
 
 
+def glue(manifolds, rng):
+    return mc.glue, (manifolds,), {"draws": 3}
+
+
 def simulated(manifolds, rng):
     return mc.simulated_capacity, (manifolds,), {"draws": 3, "bias": bool(rng.integers(2))}
 
@@ -147,8 +151,8 @@ def ball(manifolds, rng):
 
 
 KERNELS = (
-    mean_field, mean_field, drop_in, low_rank, correlation, anchors, conic, simulated, separable,
-    dimensions, labelled, point, ball,
+    mean_field, mean_field, drop_in, low_rank, correlation, anchors, conic, glue, simulated,
+    separable, dimensions, labelled, point, ball,
 )  # fmt: skip
 
 
@@ -160,7 +164,7 @@ def size(rng: np.random.Generator) -> float:
 
 def numbers(result) -> dict[str, np.ndarray]:
     """Return all numbers of a result by name."""
-    if hasattr(result, "attributes"):
+    if isinstance(result, dict) or hasattr(result, "attributes"):
         pairs = dict(result)
     elif hasattr(result, "__dataclass_fields__"):
         pairs = vars(result)
@@ -187,11 +191,14 @@ def nonsense(function, arguments, options, result) -> str | None:
             if not np.isfinite(value).all() and getattr(result, "weights", 0) is not None:
                 return f"{name} is not finite"
             continue
+        if function is mc.glue and name.startswith("manifold_"):
+            continue  # terms of a sum, of any sign, which may be 0/0
         allowed = np.isnan(value) & bool(
             flagged.any()
             or name in ("kept", "margin", "residual")  # documented
             or (function is mc.simulated_capacity and name.startswith(("capacity", "features")))
             or function is manifold_analysis_corr
+            or (function is mc.glue and (name.endswith("_se") or "alignment" in name))
             or (name.endswith("capacity_se") and np.isinf(values["capacity"]).any())
         )
         if name == "center_correlation" and np.isnan(value).all():
@@ -217,6 +224,7 @@ def call(function, arguments, options):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", "manifolds .*", RuntimeWarning)  # flagged, undefined
+            warnings.filterwarnings("ignore", "glue: .*", UserWarning)  # anchors not unique
             return function(*arguments, **options), None
     except ValueError as error:
         text = str(error)
