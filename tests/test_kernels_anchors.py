@@ -1,11 +1,14 @@
 """Anchor points: against brute force, scipy and cvxpy; known answers by quadrature."""
 
+import importlib.util
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.caching import FunctionCache
 from scipy.special import chdtri, ndtri
 
 import manifold_capacity as mc
@@ -304,6 +307,11 @@ def test_points_of_any_size_have_the_anchors_of_the_limit(size):
     assert (found.multipliers >= 0).all()
 
 
+def test_vectors_beyond_any_gaussian_are_refused():
+    with pytest.raises(ValueError, match=r"t: expected Gaussian vectors, got values over 1e\+100"):
+        mc.anchor_points(np.ones((2, 2)), np.full((2, 1), 1e101))
+
+
 def test_a_certificate_of_no_such_vector():
     with pytest.raises(ValueError, match=r"subset: expected a whole number, got 0\.5"):
         mc.certify(np.ones((2, 2)), np.ones((2, 1)), subset=[0.5])
@@ -316,14 +324,66 @@ def test_threads_must_be_positive():
         mc.anchor_points(np.ones((2, 2)), np.ones((2, 1)), threads=0)
 
 
-def test_where_no_code_can_be_kept_it_is_compiled_anew(monkeypatch):
-    def without_cache(cache=False, **_):
-        if cache:
+@pytest.mark.parametrize("kept", [True, False])
+def test_code_is_kept_where_there_is_a_folder(monkeypatch, kept):
+    def cache(function):
+        if not kept:
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
+        return "cache"
 
-    monkeypatch.setattr(_jit, "njit", without_cache)
-    assert _jit.compiled(len) is len
+    monkeypatch.setattr(_jit, "njit", lambda **_: lambda _: SimpleNamespace(_cache=None))
+    monkeypatch.setattr(_jit, "Cache", cache)
+    assert _jit.compiled(len)._cache == ("cache" if kept else None)
+
+
+def test_a_cache_that_fails_is_empty(monkeypatch):
+    def fail(*_):
+        raise EOFError("Ran out of input")
+
+    cache = object.__new__(_jit.Cache)
+    flushed = []
+    for name in ("load_overload", "save_overload"):
+        monkeypatch.setattr(FunctionCache, name, fail)
+    monkeypatch.setattr(FunctionCache, "flush", lambda self: flushed.append(self))
+    assert cache.load_overload(None, None) is None
+    assert flushed == [cache]
+    cache.save_overload(None, None)
+
+
+SOURCE = """
+from manifold_capacity._jit import compiled
+
+@compiled
+def twice(x):
+    return 2 * x
+"""
+
+
+def load(path):
+    """Import a file anew."""
+    spec = importlib.util.spec_from_file_location("kept", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.twice
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("damage", [0, 3, 40, -7])
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("replaceable", [True, False])
+def test_truncated_code_is_compiled_anew(tmp_path, monkeypatch, damage, suffix, replaceable):
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "kept.py").write_text(SOURCE)
+    assert load(tmp_path / "kept.py")(3.0) == 6.0
+    (file,) = (tmp_path / "cache").rglob(f"*.{suffix}")
+    file.write_bytes(file.read_bytes()[:damage])
+    if not replaceable:
+        monkeypatch.setattr(_jit.Cache, "flush", lambda self: os.stat(tmp_path / "none"))
+    assert load(tmp_path / "kept.py")(4.0) == 8.0
+    again = load(tmp_path / "kept.py")
+    assert again(5.0) == 10.0
+    if replaceable:
+        assert again.stats.cache_hits.total() == 1
 
 
 def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):

@@ -69,7 +69,7 @@ def refusal(function, *arguments, **options):
             function(*arguments, **options)
     message = str(caught.value)
     assert "\n" not in message
-    assert "expected" in message
+    assert "expected" in message or "coincide" in message
     assert len(message) < 250
     return message
 
@@ -143,7 +143,16 @@ def test_a_word_is_one_of_those_known(value):
     refusal(mc.mean_field_capacity, GOOD, definition=value if value != "paper" else "")
 
 
-@pytest.mark.parametrize("value", [3, "text", [np.ones((4, 5))] * 3, [None] * 4, {}, iter(())])
+def test_nobody_has_memory_for_so_many_vectors():
+    for option, most in (("n_t", 10_000_000), ("n_reps", 10_000)):
+        options = {option: np.iinfo(np.int64).max, "low_rank": "package"}
+        message = refusal(mc.mean_field_capacity, GOOD, **options)
+        assert message.startswith(f"{option}: expected at most {most}, got ")
+
+
+@pytest.mark.parametrize(
+    "value", [3, np.array(3), "text", [np.ones((4, 5))] * 3, [None] * 4, {}, iter(())]
+)
 def test_bad_vectors_are_refused(value):
     assert refusal(mc.mean_field_capacity, GOOD, n_t=5, t_vecs=value).startswith("t_vecs")
 
@@ -190,6 +199,15 @@ def test_a_tensor_elsewhere_is_refused():
     assert "a tensor on meta: move it with .cpu()" in message
 
 
+def test_a_manifold_of_zeros_does_not_set_the_scale():
+    manifolds = [np.zeros((6, 3)), *GOOD[1:]]
+    tiny = [manifold * 2.0**-900 for manifold in manifolds]
+    reference, found = (mc.mean_field_capacity(m, n_t=5) for m in (manifolds, tiny))
+    np.testing.assert_array_equal(found.capacity, reference.capacity)
+    same = [np.zeros((6, 3))] * 2
+    assert "coincides with the global mean" in refusal(mc.mean_field_capacity, same)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("scale", [1e-300, 1e-160, 3e-5, 7e4, 1e160, 1e300])
 def test_scale_changes_nothing(kernel, scale):
@@ -214,6 +232,10 @@ def test_a_power_of_two_brings_values_near_one():
         largest = float(np.ldexp(1.0, exponent))
         assert 2.0**-53 <= largest * _input.power_of_two(largest) <= 2
     assert _input.power_of_two(0.0) == 1.0
+
+
+def test_an_empty_array_has_no_magnitude():
+    assert _input.magnitude("x", np.empty((0, 3))) == 0.0
 
 
 def test_long_values_are_shown_in_brief():

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core.caching import FunctionCache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OPTIONS = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
 """Threads run side by side; sums may be reordered, so that they use vector instructions."""
+
+
+class Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of compiled code, but one that cannot be read is compiled anew.
+
+    A process killed while it writes, or a full disk, leaves truncated files, on which numba
+    itself fails at every later call.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the code kept for a signature, or None."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling damaged bytes may raise
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep code, unless what is there can be neither read nor replaced."""
+        with suppress(Exception):
+            super().save_overload(sig, data)
 
 
 def compiled(function: Function) -> Function:
@@ -20,8 +44,8 @@ def compiled(function: Function) -> Function:
     ``NUMBA_CACHE_DIR`` overrules both); where neither can be written it is compiled anew by
     every process. Several processes may do so at once.
     """
-    try:
-        result: Function = njit(cache=True, **OPTIONS)(function)
-    except RuntimeError:  # no folder to write to
-        result = njit(**OPTIONS)(function)
+    result: Function = njit(**OPTIONS)(function)
+    if result is not function:  # as it is with NUMBA_DISABLE_JIT
+        with suppress(RuntimeError):  # no folder to write to
+            result._cache = Cache(function)  # type: ignore[attr-defined]
     return result

@@ -133,8 +133,6 @@ def _mean_over_norm(function: Callable[[float], float], dimension: float) -> flo
     start = function(0.0)  # which takes the pole of the density at 0 out for D < 1
 
     def integrand(r: float) -> float:
-        if r == 0.0:
-            return 0.0
         return exp((dimension - 1) * log(r) - r * r / 2 - log_norm) * (function(r) - start)
 
     mean = quad(

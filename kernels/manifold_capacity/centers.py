@@ -39,7 +39,7 @@ PATIENCE = 3
 """Increases in a row after which a search ends."""
 
 STARTS = 4
-"""Leading residual directions that a guarded search adds to the best subspace before."""
+"""Leading residual directions from which the guarded rule's last minimisation starts, too."""
 
 GONE = 1e-14
 """Share of its squared length below which what is left of a centre is rounding."""
@@ -49,6 +49,9 @@ MEMORY = 10
 
 TOLERANCE = 1e-4
 """Of the minimisation; leaves costs about 1e-6 above the minimum, relatively."""
+
+LOOSE = 1e-2
+"""The same where the guarded rule only looks for K and for the lowest valley."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class LowRank:
         The same after removing the best subspace of rank 1, 2, ...
     costs : ndarray, shape (ranks tried,)
         What the subspaces minimise: ½ Σ (squared correlations), diagonal included, and for the
-        guarded rule the barrier.
+        guarded rule the barrier; there it is minimised to the end for K alone.
     kept : ndarray, shape (P,)
         Share of its length, after subtraction of the centres' mean, that each centre keeps;
         NaN for a centre on that mean.
@@ -170,16 +173,17 @@ def low_rank(
     whole. A barrier is added to the cost, ``log(mean of k_m / geometric mean of k_m)`` summed
     over centres, k_m the share of its squared length that centre m keeps: zero where all keep
     the same share, however small, infinite where one is annihilated. (2) K = 0 counts. The
-    first K is taken at which the mean squared correlation, in units of the least that the
-    dimensions left allow (Welch 1974), is at most `EXCESS` times that of random centres of
-    the same shape, or, where no K reaches that, the one of the smallest mean squared
-    correlation. (3) No random start: the answer depends on the centres alone.
+    search ends at the first K at which the mean squared correlation, in units of the least that
+    the dimensions left allow (Welch 1974), is at most `EXCESS` times that of random centres
+    of the same shape, or after three increases of it in a row; of the K tried, the one of
+    the smallest mean squared correlation is taken. (3) No random start: the answer depends on the
+    centres alone.
 
     Weight and stop were chosen by ``tests/bench/low_rank_rules.py``: synthetic manifolds with
     random, few and correlated centres and ReLU features of random networks. The mean-field
     capacity after removal differs from the truth, conic geometry and simulation, by a factor
     whose logarithm has a root mean square of 0.064 on seeds that had no part in the choice;
-    with the package's rule it is 0.158, without removal 0.469, without the barrier 0.104.
+    with the package's rule it is 0.158, without removal 0.469, without the barrier 0.109.
 
     ``"package"``, the public package's: the K >= 1 with the smallest mean absolute correlation,
     among those up to three increases in a row past K = 4, and at most 11 more than the
@@ -203,7 +207,7 @@ def low_rank(
     """
     choice("rule", rule, get_args(Rule))
     choice("choose", choose, get_args(Choice))
-    whole_number("n_reps", n_reps, 1)
+    whole_number("n_reps", n_reps, 1, most=10_000)
     generator(seed)  # checks it
     x, basis = coordinates(centers)
     present = np.linalg.norm(x, axis=1) > 0
@@ -234,15 +238,23 @@ def _guarded(
         and (rank - len(costs)) * squares[-1] > EXCESS * random
         and not _rises(squares)
     ):
-        added = _axes(_without(x, best), STARTS).T
-        starts = [np.linalg.qr(np.column_stack([best, each]))[0] for each in added]
-        starts.append(_axes(x, len(costs) + 1))
-        best, cost = min(_descents(x, gram, starts, EVENNESS, threads), key=lambda end: end[1])
+        start = _joined(best, _leading_direction(_without(x, best)))
+        best, cost = minimise(x, gram, start, EVENNESS, LOOSE)
         subspaces.append(best)
         costs.append(cost)
         residuals.append(_mean_correlation(_without(x, best)))
         squares.append(_squared_correlation(_without(x, best)))
-    return subspaces[int(np.argmin(squares))], costs, residuals
+    chosen = int(np.argmin(squares))
+    if not chosen:
+        return subspaces[0], costs, residuals
+    before = subspaces[chosen - 1]
+    starts = [_joined(before, each) for each in _axes(_without(x, before), STARTS).T]
+    starts += [subspaces[chosen], _axes(x, chosen)]
+    ends = for_each(lambda start: minimise(x, gram, start, EVENNESS, LOOSE), starts, threads)
+    best, _ = min(ends, key=lambda end: end[1])
+    best, costs[chosen - 1] = minimise(x, gram, best, EVENNESS)
+    residuals[chosen - 1] = _mean_correlation(_without(x, best))
+    return best, costs, residuals
 
 
 def _package(
@@ -261,8 +273,8 @@ def _package(
     for rank in range(1, largest + 1):
         added = [_leading_direction(_without(x, best))]
         added += [x.T @ rng.standard_normal(len(x)) for _ in range(n_reps - 1)]
-        starts = [np.linalg.qr(np.column_stack([best, extra]))[0] for extra in added]
-        ends = _descents(x, gram, starts, 0.0, threads)
+        starts = [_joined(best, extra) for extra in added]
+        ends = for_each(lambda start: minimise(x, gram, start, 0.0), starts, threads)
         if choose == "cost":
             best, cost = min(ends, key=lambda end: end[1])
         else:
@@ -301,11 +313,16 @@ def _squared_correlation(x: Array) -> float:
     return float(np.mean((unit @ unit.T) ** 2))
 
 
+def _joined(v: Array, direction: Array) -> Array:
+    """Return an orthonormal basis of a subspace and a direction."""
+    return np.ascontiguousarray(np.linalg.qr(np.column_stack([v, direction]))[0])
+
+
 def _axes(x: Array, count: int) -> Array:
     """Return the principal axes of the rows scaled to length one, shape (r, count)."""
     unit, rank = _unit(x), x.shape[1]
     axes: Array = eigh(unit.T @ unit, subset_by_index=[max(rank - count, 0), rank - 1])[1]
-    return axes[:, ::-1]
+    return np.ascontiguousarray(axes[:, ::-1])
 
 
 def _leading_direction(x: Array) -> Array:
@@ -317,15 +334,6 @@ def _leading_direction(x: Array) -> Array:
         direction = matrix @ direction
         direction /= np.linalg.norm(direction)
     return direction
-
-
-def _descents(
-    x: Array, gram: Array, starts: Sequence[Array], evenness: float, threads: int | None
-) -> list[tuple[Array, float]]:
-    """Return the subspaces where the descents from `starts` end, and their costs."""
-    return for_each(
-        lambda start: minimise(x, gram, np.ascontiguousarray(start), evenness), starts, threads
-    )
 
 
 @compiled
