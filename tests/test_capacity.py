@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import manifold_capacity as mc
 from logit_distributions import cli, images, layer_capacity, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import capacity as manifolds
@@ -248,6 +249,24 @@ def test_a_layer_measured_again_agrees(cached):
     assert float(unprojected["combined_capacity"]) == pytest.approx(
         float(again["combined_capacity"]), rel=0.05
     )
+
+
+def test_the_guarded_rule_keeps_centres_that_the_packages_annihilates():
+    """At a late layer of the stored AT network the package's rule gives radii over a thousand."""
+    checkpoint = Checkpoint.load(STORED / "checkpoints" / "cifar10-small-at-seed0.safetensors")
+    settings = Manifolds(kind="class")
+    model, data = checkpoint.model(10), images.stored("cifar10")
+    points = (each for _, each in manifolds.manifolds(model, data, settings))
+    layers, _ = manifolds.activations(model, points, ["layer3.1"], settings)
+    for each in layers.values():
+        conic = mc.conic_capacity(each - each.mean(axis=(0, 2), keepdims=True), draws=5).capacity
+        found, raw = (
+            mc.mean_field_capacity(each, n_t=50, low_rank=rule) for rule in ("guarded", False)
+        )
+        assert found.center_kept.min() > 0.1
+        assert found.radius.max() < 10
+        gaps = [abs(np.log(one.combined_capacity / conic)) for one in (found, raw)]
+        assert gaps[0] < gaps[1]
 
 
 def test_settings_of_what_is_stored_are_the_default_ones():

@@ -2,9 +2,6 @@
 
 import importlib.util
 import os
-import signal
-import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -387,22 +384,6 @@ def test_truncated_code_is_compiled_anew(tmp_path, monkeypatch, damage, suffix, 
     assert again(5.0) == 10.0
     if replaceable:
         assert again.stats.cache_hits.total() == 1
-
-
-def test_an_interrupt_drops_what_has_not_begun():
-    began = []
-
-    def slow(item):
-        began.append(item)
-        time.sleep(0.02)
-
-    main = threading.main_thread().ident
-    timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        _parallel.for_each(slow, range(5000), 2)
-    timer.join()
-    assert 0 < len(began) < 2500
 
 
 def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):

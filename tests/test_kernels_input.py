@@ -69,7 +69,7 @@ def refusal(function, *arguments, **options):
             function(*arguments, **options)
     message = str(caught.value)
     assert "\n" not in message
-    assert "expected" in message
+    assert "expected" in message or "coincide" in message
     assert len(message) < 250
     return message
 
@@ -143,7 +143,16 @@ def test_a_word_is_one_of_those_known(value):
     refusal(mc.mean_field_capacity, GOOD, definition=value if value != "paper" else "")
 
 
-@pytest.mark.parametrize("value", [3, "text", [np.ones((4, 5))] * 3, [None] * 4, {}, iter(())])
+def test_nobody_has_memory_for_so_many_vectors():
+    for option, most in (("n_t", 10_000_000), ("n_reps", 10_000)):
+        options = {option: np.iinfo(np.int64).max, "low_rank": "package"}
+        message = refusal(mc.mean_field_capacity, GOOD, **options)
+        assert message.startswith(f"{option}: expected at most {most}, got ")
+
+
+@pytest.mark.parametrize(
+    "value", [3, np.array(3), "text", [np.ones((4, 5))] * 3, [None] * 4, {}, iter(())]
+)
 def test_bad_vectors_are_refused(value):
     assert refusal(mc.mean_field_capacity, GOOD, n_t=5, t_vecs=value).startswith("t_vecs")
 
@@ -188,6 +197,15 @@ def test_tensors_are_read_in_every_precision(tensor):
 def test_a_tensor_elsewhere_is_refused():
     message = refusal(mc.center_correlation, torch.ones((3, 4), device="meta"))
     assert "a tensor on meta: move it with .cpu()" in message
+
+
+def test_a_manifold_of_zeros_does_not_set_the_scale():
+    manifolds = [np.zeros((6, 3)), *GOOD[1:]]
+    tiny = [manifold * 2.0**-900 for manifold in manifolds]
+    reference, found = (mc.mean_field_capacity(m, n_t=5) for m in (manifolds, tiny))
+    np.testing.assert_array_equal(found.capacity, reference.capacity)
+    same = [np.zeros((6, 3))] * 2
+    assert "coincides with the global mean" in refusal(mc.mean_field_capacity, same)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

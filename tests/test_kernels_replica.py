@@ -62,6 +62,11 @@ def test_the_dimension_of_all_data_is_the_packages(shape, perc):
     )
 
 
+def test_points_on_a_line_have_no_such_dimension():
+    with pytest.raises(ValueError, match="expected points that differ in at least 2 directions"):
+        replica.alldata_dimension_analysis(np.ones((2, 1, 3)) * np.arange(3))
+
+
 class Spoiling(nn.Module):
     """A network that works in place, and calls a layer twice."""
 

@@ -90,8 +90,8 @@ def real_labels(name: str, given: Any) -> NDArray[Any]:
     return array
 
 
-def whole_number(name: str, value: Any, least: int, why: str = "") -> int:
-    """Return an option that must be a whole number of at least `least`."""
+def whole_number(name: str, value: Any, least: int, why: str = "", most: int | None = None) -> int:
+    """Return an option that must be a whole number from `least` to `most`, if that is given."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -100,6 +100,8 @@ def whole_number(name: str, value: Any, least: int, why: str = "") -> int:
         raise ValueError(f"{name}: expected a whole number, got {brief(value)}")
     if number < least:
         raise ValueError(f"{name}: expected at least {least}{why}, got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name}: expected at most {most}, got {number}")
     return number
 
 

@@ -35,6 +35,9 @@ from manifold_capacity.centers import low_rank as find_low_rank
 
 Definition = Literal["paper", "package"]
 
+MANY = 10_000_000
+"""More Gaussian vectors than anybody has memory for."""
+
 KEPT = 1e-3
 """A manifold that keeps less of its centre is flagged and left out of the combined capacity."""
 
@@ -232,10 +235,10 @@ def _centers(points: list[NDArray[Any]], threads: int | None) -> tuple[Array, fl
 
     def one(i: int) -> tuple[float, Array]:
         values, factor = scaled(f"manifold {i}", points[i])
-        return factor, values.mean(axis=1)
+        return (factor if values.any() else np.inf), values.mean(axis=1)
 
     factors, means = zip(*for_each(one, range(len(points)), threads), strict=True)
-    common = min(factors)
+    common = min(factors) if np.isfinite(min(factors)) else 1.0
     return np.stack([m * (common / f) for f, m in zip(factors, means, strict=True)], 1), common
 
 
@@ -259,12 +262,15 @@ def _check(
 ) -> tuple[float, int]:
     """Check the options, and return the margin and the number of vectors as plain numbers."""
     kappa = real_number("kappa", kappa, "margin", LARGEST)
-    n_t = whole_number("n_t", n_t, 2, " vectors, for a standard error")
+    n_t = whole_number("n_t", n_t, 2, " vectors, for a standard error", MANY)
     choice("definition", definition, get_args(Definition))
     if t_vecs is None:
         return kappa, n_t
-    if not hasattr(t_vecs, "__len__") or len(t_vecs) != len(points):
-        got = len(t_vecs) if hasattr(t_vecs, "__len__") else type(t_vecs).__name__
+    try:
+        got: Any = len(t_vecs)
+    except TypeError:
+        got = type(t_vecs).__name__
+    if got != len(points):
         raise ValueError(f"t_vecs: expected {len(points)} arrays, one each, got {got}")
     for i, (manifold, given) in enumerate(zip(points, t_vecs, strict=True)):
         vectors = real_array(f"t_vecs[{i}]", given)

@@ -173,10 +173,11 @@ def low_rank(
     whole. A barrier is added to the cost, ``log(mean of k_m / geometric mean of k_m)`` summed
     over centres, k_m the share of its squared length that centre m keeps: zero where all keep
     the same share, however small, infinite where one is annihilated. (2) K = 0 counts. The
-    first K is taken at which the mean squared correlation, in units of the least that the
-    dimensions left allow (Welch 1974), is at most `EXCESS` times that of random centres of
-    the same shape, or, where no K reaches that, the one of the smallest mean squared
-    correlation. (3) No random start: the answer depends on the centres alone.
+    search ends at the first K at which the mean squared correlation, in units of the least that
+    the dimensions left allow (Welch 1974), is at most `EXCESS` times that of random centres
+    of the same shape, or after three increases of it in a row; of the K tried, the one of
+    the smallest mean squared correlation is taken. (3) No random start: the answer depends on the
+    centres alone.
 
     Weight and stop were chosen by ``tests/bench/low_rank_rules.py``: synthetic manifolds with
     random, few and correlated centres and ReLU features of random networks. The mean-field
@@ -206,7 +207,7 @@ def low_rank(
     """
     choice("rule", rule, get_args(Rule))
     choice("choose", choose, get_args(Choice))
-    whole_number("n_reps", n_reps, 1)
+    whole_number("n_reps", n_reps, 1, most=10_000)
     generator(seed)  # checks it
     x, basis = coordinates(centers)
     present = np.linalg.norm(x, axis=1) > 0

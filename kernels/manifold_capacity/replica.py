@@ -133,6 +133,8 @@ def alldata_dimension_analysis(XtotT: Manifolds, perc: float = 0.90) -> tuple[fl
     variances = np.linalg.svd(points, compute_uv=False)[:-1] ** 2
     points -= points.mean(axis=0, keepdims=True)
     explained = np.linalg.svd(points, compute_uv=False) ** 2
+    if not (variances.any() and explained.any()):
+        raise ValueError("expected points that differ in at least 2 directions")
     within = np.cumsum(explained / explained.sum()) <= share
     ratio = variances.sum() ** 2 / (variances**2).sum()
     return float(ratio), int(np.count_nonzero(within)), len(points)

@@ -112,15 +112,17 @@ def simulated_capacity(
         ``capacity`` and ``features`` (N_c) with ``..._low`` and ``..._high``, for the nested
         procedure an interval of 95 % from order statistics; ``undecided``, the number of
         separability tests without a proof either way (counted as inseparable). Nested: per
-        draw ``smallest_separable`` (n*; infinite where all N features are not enough), and
-        the curve ``separable_share`` over ``n_features`` with its interval. Where the median
-        is infinite, capacity is NaN: P is too large for the features given, and
-        ``separable_share`` ends at p(N). Otherwise: p at each n tested.
+        draw ``smallest_separable`` (n*; infinite where all N features are not enough, or
+        with a margin sixteen times as many random ones), and the curve ``separable_share`` over
+        ``n_features`` with its interval. Where the median is infinite, capacity is NaN: P is
+        too large for the features given, and ``separable_share`` ends at p(N). Otherwise: p at
+        each n tested.
 
     Raises
     ------
     ValueError
-        For bad manifolds, see `manifold_capacity`, or unknown options.
+        For bad manifolds, see `mean_field_capacity`, or options; where the points do not fit
+        into memory.
     """
     choice("projection", projection, get_args(Projection))
     choice("procedure", procedure, get_args(Procedure))
@@ -190,7 +192,8 @@ def reduced(data: Array, projection: Projection, bias: bool) -> NDArray[Any]:
     shift changes nothing, so the mean is removed, which conditions the tests.
 
     Gaussian projections are made in single precision, for random numbers need no more, and
-    then taken as they are; not of points that lie far from the origin for their spread.
+    then taken as they are; not of points that lie far from the origin for their spread. What is
+    finer than 1e-7 of the spread is lost.
     """
     mean = data.mean(axis=1, keepdims=True)
     if bias or projection == "pca":

@@ -12,12 +12,12 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-from logit_distributions.audit import ellipsoids
 
 import manifold_capacity as mc
 from logit_distributions.store import files, places
 from manifold_capacity import anchors
 from manifold_capacity._parallel import for_each
+from paper.audit import ellipsoids
 
 COLOURS = {"mean-field theory": "#0072b2", "conic geometry": "#d55e00", "simulation": "#222222"}
 
