@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
     parser.add_argument("--details", action="store_true", help="quotation, measure, rule, seeds")
     parser.add_argument("--json", action="store_true", help="print JSON, with all details")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     return exit_code("claims", lambda: _print(parsed))
 

@@ -69,6 +69,7 @@ class Checkpoint:
         """
         if not path.exists():
             raise ReproError(f"{path}: no such checkpoint")
+        files.hold_to_registry(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
@@ -86,7 +87,14 @@ class Checkpoint:
     def of(cls, job: Job) -> Checkpoint:
         """Read the checkpoint that a job made; a given network takes the job's recipe and seed."""
         if job.recipe.method != "given":
-            return cls.load(job.path).held_to(job.recipe, job.path)
+            made = cls.load(job.path).held_to(job.recipe, job.path)
+            wanted, got = (job.seed, job.epoch or made.epoch), (made.seed, made.epoch)
+            if wanted != got:
+                raise ReproError(
+                    f"{job.path}: expected seed {wanted[0]}, epoch {wanted[1]}, got seed {got[0]}, "
+                    f"epoch {got[1]}; likely copied or renamed"
+                )
+            return made
         return replace(
             Given.load(job.path),
             recipe=json.loads(job.recipe.to_json()),
