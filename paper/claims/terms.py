@@ -26,6 +26,7 @@ from logit_distributions import images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.read import capacity, distribution, pictures, ranking
 from logit_distributions.store import places
+from paper.claims import formulas
 
 RESAMPLES = 500
 NEIGHBOURS = 5
@@ -658,12 +659,11 @@ def _evaluate(formula: str, terms: Measures) -> tuple[Estimate, set[int]]:
 
         return call
 
-    names: dict[str, Any] = {"__builtins__": {}, **COMBINATIONS}
-    names |= {name: noted(name) for name in TERMS}
+    names = COMBINATIONS | {name: noted(name) for name in TERMS}
     names |= {"teacher_epochs": terms.teacher_epochs}
     if "teacher_epoch}" in formula:
         names["teacher_epoch"] = terms.teacher_epoch
-    return eval(formula, names), sizes  # the register is part of this program
+    return formulas.value(formula, names), sizes
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Array:

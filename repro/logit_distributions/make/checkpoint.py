@@ -18,6 +18,7 @@ from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
 from logit_distributions.jobs import Job, given_file
 from logit_distributions.make.network import build, built, check_outputs, laid_out, load
+from logit_distributions.make.trust import check_trusted, trust
 from logit_distributions.recipes import Recipe, parse, recipe
 from logit_distributions.store import files
 
@@ -172,6 +173,7 @@ class Given(Checkpoint):
     def unweighted(self, classes: int) -> nn.Module:
         """Return the network as its factory makes it."""
         factory = self.settings["model"]
+        check_trusted(factory, self.weights_sha256)
         network = built(factory)
         check_outputs(network.eval(), factory, classes)
         return network
@@ -219,6 +221,7 @@ def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> P
     if path.exists() and Given.load(path).weights_sha256 != network.weights_sha256:
         raise ReproError(f"{path}: holds other weights; choose another name, or delete the file")
     network.save(path)
+    trust(factory, network.weights_sha256)
     return path
 
 

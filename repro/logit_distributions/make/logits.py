@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from logit_distributions.make.attack import verdicts
 from logit_distributions.make.augment import to_float
 from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours
 from logit_distributions.make.network import check_outputs, load
-from logit_distributions.make.options import Options
+from logit_distributions.make.options import Budget, Options
 from logit_distributions.recipes import Evaluation
 from logit_distributions.store import files
 
@@ -29,7 +31,7 @@ CHUNK = {"cpu": 500, "cuda": 2000}
 """Images attacked together, by kind of device; results do not depend on it.
 
 They take an estimated 6 GB on a GPU at width 64, where two forward and backward passes of each
-are enough work to hide what starting it costs. A budget is asked for between chunks only.
+are enough work to hide what starting it costs. A chunk that the budget cuts is begun anew.
 """
 
 LOGIT_PRECISION = 1 / 1024
@@ -96,7 +98,7 @@ def attack(
     data : ImageSet
     settings : Evaluation
     options : Options
-        The budget is asked before every chunk.
+        The budget is asked before every pass through the network.
     name : tuple of str
         Of the network, and the hash of its weights.
     partial : Path, optional
@@ -113,17 +115,18 @@ def attack(
         disable=None,
     ) as bar:
         while done.count < len(data):
-            options.budget.check(f"image {done.count:,} of the attack on {name[0]}")
             began = time.monotonic()
             chunk = np.arange(done.count, min(done.count + CHUNK[machine.kind], len(data)))
             some = data.take(chunk)
-            judged = verdicts(
-                model,
-                to_float(torch.from_numpy(some.images).to(machine.device)),
-                torch.from_numpy(some.labels).to(machine.device),
-                torch.from_numpy(some.index),
-                settings,
-            )
+            what = f"image {done.count:,} of the attack on {name[0]}"
+            with asked_before_every_pass(model, options.budget, what):
+                judged = verdicts(
+                    model,
+                    to_float(torch.from_numpy(some.images).to(machine.device)),
+                    torch.from_numpy(some.labels).to(machine.device),
+                    torch.from_numpy(some.index),
+                    settings,
+                )
             done.add(
                 judged.logits.cpu().numpy(),
                 judged.adversarial_logits.cpu().numpy(),
@@ -149,6 +152,16 @@ def attack(
             "attack_precision": "float32",
         },
     )
+
+
+@contextmanager
+def asked_before_every_pass(model: nn.Module, budget: Budget, what: str) -> Iterator[None]:
+    """Ask the budget whenever the model, or a copy that an attack makes of it, is called."""
+    handle = model.register_forward_pre_hook(lambda *_: budget.check(what))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class _Done:
