@@ -1,9 +1,10 @@
 """Kill the pipeline with SIGKILL while it trains, makes targets, attacks and writes.
 
-``python -m tests.kill [WORD...]`` runs a plan, by default everything behind Table 2, on the toy set:
-once left alone, and again in other folders, killed over and over and resumed until it is done. Each kill falls at
-a random moment during a random stage. Logits, verdicts, logs and weights must be the same
-bit for bit, no file may be damaged, and nothing half-written may count as a result.
+``python -m tests.kill [WORD...]`` runs a plan, by default everything behind Table 2, on the toy
+set: once left alone, and again in other folders, killed over and over and resumed until it is
+done. Each kill falls at a random moment during a random stage. Logits, verdicts, logs and weights
+must be the same bit for bit, no file may be damaged, and nothing half-written may count as a
+result.
 """
 
 from __future__ import annotations
