@@ -49,17 +49,17 @@ def raising(error: BaseException) -> Callable[[], int]:
     ],
 )
 def test_every_failure_is_one_line(error, line, capsys):
-    assert errors.exit_code("x", raising(error)) == 1
+    assert errors.exit_code("x: error", raising(error)) == 1
     said = capsys.readouterr().err
     assert said.startswith(line)
     assert said.count("\n") == 1
     with pytest.raises(type(error)):
-        errors.exit_code("x", raising(error), debug=True)
+        errors.exit_code("x: error", raising(error), debug=True)
 
 
 def test_an_interrupt_says_how_to_go_on(capsys):
-    assert errors.exit_code("x", raising(KeyboardInterrupt())) == 130
-    assert "the same command resumes" in capsys.readouterr().err
+    assert errors.exit_code("x: error", raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "x: stopped; the same command resumes\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -96,7 +96,7 @@ def built(tmp_path, monkeypatch):
 def test_a_full_or_closed_output_is_no_traceback(command, built):
     full = call(command, "> /dev/full")
     assert (full.returncode, full.stderr.count(b"\n")) == (1, 1)
-    assert b"error: standard output: No space left on device" in full.stderr
+    assert b": standard output: No space left on device" in full.stderr
     closed = call(command, "| true; exit ${PIPESTATUS[0]}")
     assert closed.returncode in (0, 1)  # 0: all was taken before the reader left
     assert closed.stderr == b""

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with places.at(parsed.data):
             return int(parsed.handler(parsed))
 
-    return exit_code("logitdist", command, "--debug" in given)
+    return exit_code("logitdist: error", command, "--debug" in given)
 
 
 def build_parser() -> argparse.ArgumentParser:

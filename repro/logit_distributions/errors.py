@@ -79,7 +79,7 @@ def exit_code(name: str, command: Callable[[], int], debug: bool = False) -> int
     Parameters
     ----------
     name : str
-        Of the command, before the line.
+        What comes before the line, such as ``table2`` or ``logitdist: error``.
     command : callable
         Prints, and returns the exit code.
     debug : bool
@@ -91,12 +91,12 @@ def exit_code(name: str, command: Callable[[], int], debug: bool = False) -> int
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         return 1
     except KeyboardInterrupt:
-        _say(f"{name}: stopped; the same command resumes")
+        _say(f"{name.partition(':')[0]}: stopped; the same command resumes")
         return 130
     except Exception as error:
         if debug:
             raise
-        _say(f"{name}: error: {_what(error)}")
+        _say(f"{name}: {_what(error)}")
         return 1
     finally:
         _abandon_what_cannot_be_flushed()

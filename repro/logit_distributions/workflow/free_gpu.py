@@ -42,4 +42,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("logitdist", main))
+    sys.exit(exit_code("logitdist: error", main))
