@@ -56,7 +56,7 @@ test: $(FULL)/done ## Run the tests
 	NUMBA_DISABLE_JIT=1 $(FULL)/bin/coverage run -m pytest -q tests/test_kernels_*.py
 	$(FULL)/bin/coverage report
 
-kill: $(FULL)/done ## Kill runs 20 times at random moments and compare every bit
+kill: $(FULL)/done ## Kill runs 100 times at random moments and compare every bit
 	$(FULL)/bin/python -m tests.kill
 
 bench: $(FULL)/done ## Time attack, training and kernels beside public alternatives

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 
-from logit_distributions.errors import ReproError
+from logit_distributions import errors
 
 
 def title(name: str) -> str:
@@ -17,11 +16,5 @@ def title(name: str) -> str:
 
 
 def exit_code(name: str, command: Callable[[], int]) -> int:
-    """Return a command's exit code: what it returns, or 1 after one line on what is wrong."""
-    try:
-        return command()
-    except ReproError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    """Return a command's exit code; whatever fails is one line, or with ``--debug`` a traceback."""
+    return errors.exit_code(name, command, "--debug" in sys.argv[1:])

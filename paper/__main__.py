@@ -10,7 +10,7 @@ from pathlib import Path
 from logit_distributions import store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import places
-from paper import style, tables
+from paper import exit_code, style, tables
 
 KINDS = ("table", "figure")
 
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         1 if one could not be made, unless it was not named and only its data are not stored.
     """
-    named = list(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    named = [name for name in given if name != "--debug"]
     groups = {f"{kind}s": [n for n in names() if n.startswith(kind)] for kind in KINDS}
     wanted = [name for each in named or groups for name in groups.get(each, [each])]
     if unknown := [name for name in wanted if name not in names()]:
@@ -59,4 +60,4 @@ def _make(name: str, named: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("paper", main))

@@ -262,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--recompute", action="store_true", help="measure a layer of a stored network again first"
     )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     return exit_code("audit", lambda: _print(parsed.recompute))
 

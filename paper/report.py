@@ -233,12 +233,16 @@ def explorer() -> dict[str, Any]:
         "second": names.index("st"),
         "runs": runs,
     }
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
     return data | {
-        "json": Markup(text),
+        "json": inline(data),
         "error": f"{max(units) / 2:.1g}",
         "sheet": _sheet(pictures),
     }
+
+
+def inline(data: Any) -> Markup:
+    """Return JSON that may stand in a script: a class named ``<!--<script>`` does not end it."""
+    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _label(dataset: xr.Dataset) -> str:

@@ -41,6 +41,7 @@ def toy_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_sheets: Path)
     toy.install()
     for name in ("data", "cache", "build"):
         monkeypatch.setenv(f"REPRO_{name.upper()}", str(tmp_path / name))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path
 
 

@@ -1,9 +1,10 @@
 """Kill the pipeline with SIGKILL while it trains, makes targets, attacks and writes.
 
-``python -m tests.kill`` runs everything behind Table 2 on the toy set: once left alone, and
-again in other folders, killed over and over and resumed until it is done. Each kill falls at
-a random moment during a random stage. Logits, verdicts, logs and weights must be the same
-bit for bit, no file may be damaged, and nothing half-written may count as a result.
+``python -m tests.kill [WORD...]`` runs a plan, by default everything behind Table 2, on the toy
+set: once left alone, and again in other folders, killed over and over and resumed until it is
+done. Each kill falls at a random moment during a random stage. Logits, verdicts, logs and weights
+must be the same bit for bit, no file may be damaged, and nothing half-written may count as a
+result.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from logit_distributions.make import attack, checkpoint, distill, train
 from logit_distributions.store import files, places
 from tests import toy
 
-COMMAND = ["make", "table2", "--seed", "0", "--threads", "1", "--save-every", "0"]
+OPTIONS = ["--seed", "0", "--threads", "1", "--save-every", "0"]
 
 STAGES = {"training": 12, "targets": 12, "attacking": 60, "writing": 12}
 """Where kills fall, and the largest number of steps of that stage to let pass before."""
@@ -71,7 +72,8 @@ def child(stage: str, steps: int, delay: float) -> int:
         attack._ascend = counted(attack._ascend)
     elif stage == "writing":
         files.atomic = slow_atomic
-    return cli.main([*COMMAND, "--images", os.environ["TOY_SHEETS"]])
+    words = os.environ["TOY_PLAN"].split()
+    return cli.main(["make", *words, *OPTIONS, "--images", os.environ["TOY_SHEETS"]])
 
 
 def run(world: Path, stage: str = "none", steps: int = 0, delay: float = 0.0) -> int:
@@ -108,7 +110,8 @@ def differences(reference: dict[str, bytes], computed: dict[str, bytes]) -> list
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison and print what was found; exit code 0 if nothing differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="default: table2")
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
@@ -121,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     worlds = 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TOY_SHEETS"] = str(Path(folder) / "sheets")
+        os.environ["TOY_PLAN"] = " ".join(parsed.words or ["table2"])
         toy.write_sheets(Path(folder) / "sheets")
         run(Path(folder) / "whole")
         reference = results(Path(folder) / "whole")
@@ -133,11 +137,14 @@ def main(arguments: list[str] | None = None) -> int:
                 if run(world, stage, steps, delay) == 0:
                     break
                 kills[stage] += 1
-                print(f"kill {kills.total()}: {stage}, step {steps} + {1000 * delay:.0f} ms")
+                print(
+                    f"kill {kills.total()}: {stage}, step {steps} + {1000 * delay:.0f} ms",
+                    flush=True,
+                )
             run(world)
             faults += differences(reference, results(world))
-            for file in (world / "data").rglob("*.nc"):
-                faults += [f"{file}: {fault}" for fault in store.validate(file)]
+            for file, found in store.validate_folder(world / "data"):
+                faults += [f"{file}: {fault}" for fault in found]
     print(
         f"{kills.total()} kills ({', '.join(f'{n} {stage}' for stage, n in kills.items())}) of "
         f"{worlds} runs: {len(reference)} stored arrays each, {len(faults)} differ or are damaged"

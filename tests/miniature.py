@@ -2,7 +2,8 @@
 
 ``python -m tests.miniature ARGUMENTS...`` is the ``logitdist`` command on them. Where ``KILL_ONCE``
 names a file that does not exist yet, the first process that saves a rolling checkpoint writes
-its run there and kills itself.
+its run there and kills itself. Where ``ASKED`` is a number, a budget is spent once it was asked so
+often, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from logit_distributions import cli, images, store
-from logit_distributions.make import train
+from logit_distributions.make import options, train
+from logit_distributions.make.options import Budget
 from logit_distributions.store import places
 
 TRAIN, TEST = 600, 100
-TEACHERS, STUDENTS = ("st", "at"), ("normal", "hybrid")
+STUDENTS = ("normal", "hybrid")
+"""Of AT, and of AT and ST."""
+
 COMMAND = (sys.executable, "-m", "tests.miniature")
 
 
@@ -61,6 +65,20 @@ def dying(save: Callable, mark: Path) -> Callable:
         os.kill(os.getpid(), signal.SIGKILL)
 
     return call
+
+
+def spent_after(asked: int) -> type[Budget]:
+    """Return a budget that is spent once it was asked so often."""
+
+    class Asked(Budget):
+        left = asked
+
+        @property
+        def spent(self) -> bool:
+            Asked.left -= 1
+            return Asked.left < 0
+
+    return Asked
 
 
 def environment(world: Path) -> dict[str, str]:
@@ -102,7 +120,7 @@ def results(world: Path) -> dict[str, bytes]:
         dataset = store.open_dataset(file(world, "logits", name), "logits")
         for variable in dataset.data_vars:
             found[f"{name} {variable}"] = dataset[variable].values.tobytes()
-    for name in (*TEACHERS, *STUDENTS):
+    for name in STUDENTS:
         assert store.open_dataset(file(world, "log", name), "log").sizes["epoch"] == 2
     return found
 
@@ -115,5 +133,8 @@ def file(world: Path, kind: str, name: str) -> Path:
 if __name__ == "__main__":
     if "KILL_ONCE" in os.environ:
         train.Trainer.save = dying(train.Trainer.save, Path(os.environ["KILL_ONCE"]))
+    if "ASKED" in os.environ:
+        options.Budget = spent_after(int(os.environ["ASKED"]))
     install()
-    sys.exit(cli.main([*sys.argv[1:], "--save-every", "0"]))
+    often = ["--save-every", "0"] if sys.argv[1] == "make" else []
+    sys.exit(cli.main([*sys.argv[1:], *often]))

@@ -52,7 +52,7 @@ def test_run_makes_every_dataset_of_table_2(table2, world, capsys):
         log = store.open_dataset(store.path_of("log", stem), "log")
         assert log.sizes["epoch"] == 2
     assert cli.main(["validate", str(places.data())]) == 0
-    assert "12 datasets, 0 with faults" in capsys.readouterr().out
+    assert "18 files, 0 with faults" in capsys.readouterr().out
 
 
 def test_a_second_run_does_nothing(world, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""What becomes of logits on their way to a dataset."""
+"""What becomes of logits on their way to a dataset; an attack in slices of time."""
 
 import json
 import re
@@ -18,7 +18,8 @@ from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import ResNet18
 from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
 from logit_distributions.read import describe
-from tests import naive, others
+from logit_distributions.recipes import ENGINES
+from tests import miniature, naive, others, toy
 from tests.conftest import STORED
 from tests.test_network import View
 
@@ -374,3 +375,38 @@ def test_a_dataset_without_images_is_one_line():
         "expected a dataset with adversarial images, got one without; evaluate keeps them with "
         "keep_images=True"
     )
+
+
+def attacked(model, data, settings, budget, partial=None):
+    options = Options(Machine("cpu", "float32"), budget=budget)
+    return attacked_logits.attack(model, data, settings, options, ("toy", "0"), partial)
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "autoattack-full"])
+def test_an_attack_is_cut_within_a_chunk_and_goes_on_to_the_same_bits(
+    engine, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(attacked_logits.CHUNK, "cpu", 10)
+    torch.manual_seed(0)
+    model = ResNet18(10, 8).eval()
+    pixels, labels = toy.arrays(2, 2)
+    labels[:] = model(torch.from_numpy(pixels).float() / 255).argmax(1).numpy()
+    data = images.ImageSet(pixels, labels, np.arange(20), images.CIFAR10.classes, "")
+    settings = Evaluation(engine, eps=1e-4, iterations=6)
+    plenty = miniature.spent_after(1000)(60)
+    whole = attacked(model, data, settings, plenty)
+    in_second_chunk = (1000 - plenty.left) * 3 // 4
+    partial = tmp_path / "attack.npz"
+    with pytest.raises(OutOfTime, match="next comes image 0 of the attack on toy"):
+        attacked(model, data, settings, miniature.spent_after(5)(60), partial)
+    assert not partial.exists()
+    with pytest.raises(OutOfTime, match="next comes image 10 of the attack on toy"):
+        attacked(model, data, settings, miniature.spent_after(in_second_chunk)(60), partial)
+    kept = partial.read_bytes()
+    with pytest.raises(OutOfTime, match="next comes image 10"):
+        attacked(model, data, settings, miniature.spent_after(3)(60), partial)
+    assert partial.read_bytes() == kept
+    again = attacked(model, data, settings, miniature.spent_after(1000)(60), partial)
+    for name in ("logits", "adversarial_logits", "robust"):
+        np.testing.assert_array_equal(again[name], whole[name])
+    assert not model._forward_pre_hooks

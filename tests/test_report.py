@@ -112,6 +112,13 @@ def test_missing_data_are_one_line(tmp_path, monkeypatch, capsys):
     assert "is missing; make it with" in error
 
 
+def test_names_of_classes_cannot_end_the_script():
+    classes = ["<!--<script>", "</script>", "a < b"]
+    inline = report.inline(classes)
+    assert "<" not in inline
+    assert json.loads(inline) == classes
+
+
 @pytest.fixture(scope="module")
 def browser(file):
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

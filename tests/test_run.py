@@ -1,6 +1,7 @@
 """The runner: everything once, in order, by one process at a time."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.jobs import Job, epoch_file
 from logit_distributions.make import run
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
 from logit_distributions.store import files, places
 from tests import toy
@@ -123,6 +125,19 @@ def test_targets_of_other_weights_are_refused(options):
     teacher.path.write_bytes(other.path.read_bytes())
     with pytest.raises(ReproError, match="made from other weights than those of"):
         run.make(Job("train", recipes.recipe("normal"), 0, 2), options)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(1, 2), (0, 1)])
+def test_weights_of_another_seed_or_epoch_are_not_taken_as_done(seed, epoch, toy_world):
+    wanted = Job("train", recipes.recipe("st"), 0, 2)
+    plain = json.loads(wanted.recipe.to_json())
+    Checkpoint({}, plain, wanted.recipe.hash, seed, epoch).save(wanted.path)
+    with pytest.raises(
+        ReproError, match=f"expected seed 0, epoch 2, got seed {seed}, epoch {epoch}"
+    ):
+        run.is_done(wanted)
+    Checkpoint({}, plain, wanted.recipe.hash, 0, 2).save(wanted.path)
+    assert run.is_done(wanted)
 
 
 def test_the_toy_set_is_what_is_trained_on(options):

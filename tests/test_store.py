@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import netCDF4
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from logit_distributions import store
+from logit_distributions import images, store
 from logit_distributions.errors import ReproError
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.recipes import recipe
 from logit_distributions.store import files, places
+
+STORED = places.ROOT / "data"
 
 
 def dataset(n: int = 12, seed: int = 0, **attributes: object) -> xr.Dataset:
@@ -170,6 +174,30 @@ def test_registry_finds_replaced_files_and_is_sha256sums(data):
     assert store.validate(path) == []
 
 
+def test_only_the_registry_of_the_data_folder_counts(tmp_path, monkeypatch):
+    """Not one of downloads above it, and not one in a folder below."""
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "data"))
+    (tmp_path / store.REGISTRY).write_text(f"{'0' * 64}  data/logits/toy.nc\nnot a line\n")
+    path = tmp_path / "data" / "logits" / "toy.nc"
+    store.write(dataset(), path)
+    assert store.registry(path) is None
+    assert store.validate(path) == []
+    (path.parent / store.REGISTRY).write_text(f"{'0' * 64}  toy.nc\n")
+    assert store.validate(path) == []
+
+
+def test_lines_of_binary_mode_are_understood(data):
+    path = stored("st", 0)
+    registry = data / store.REGISTRY
+    digest = files.sha256(path)
+    registry.write_text(f"{digest} *logits/{path.name}\r\n")
+    assert store.registry(path) == digest
+    registry.write_text(f"{'0' * 64} *logits/{path.name}\n")
+    assert "expected SHA-256 000" in store.validate(path)[0]
+    registry.write_text(f"{digest}\tlogits/{path.name}\n")
+    assert "expected lines of a SHA-256" in store.validate(path)[0]
+
+
 def test_a_cut_before_registering_leaves_no_wrong_entry(data):
     path = data / "logits" / "toy.nc"
     with store.registering(path):
@@ -247,6 +275,155 @@ def test_a_copy_under_another_name_is_refused_or_not_counted(data):
         store.need("log", "st")
 
 
+def test_a_variant_is_held_to_its_folder(data):
+    """The same run attacked otherwise, or measured on other manifolds, has the same name."""
+    path = stored("st", 0)
+    odi = data / "logits" / "odi" / path.name
+    about = store.read_file(path).attrs | {"evaluation": '{"engine": "odi"}'}
+    store.write(dataset().assign_attrs(about), odi)
+    assert store.validate(odi) == []
+    shutil.copy(odi, path)
+    line = "expected a dataset of logits, as its folder says, got logits/odi; likely misplaced"
+    assert store.validate(path) == [line]
+
+
+def test_a_seed_is_held_to_its_name(data):
+    path = stored("st", 1)
+    store.write(store.read_file(path).assign_attrs(seed=0), path)
+    assert store.validate(path) == [
+        "expected seed 1, as its name says, got 0; likely tampered with"
+    ]
+
+
+def published(data: Path) -> dict[str, Path]:
+    """Return one registered file of each kind that is stored."""
+    run = "cifar10-small-st-seed0"
+    names = {
+        "dataset": f"logits/{run}.nc", "checkpoint": f"checkpoints/{run}.safetensors",
+        "sheet": "images/cifar10-test-first-1000.png",
+    }  # fmt: skip
+    for name in names.values():
+        with store.registering(data / name):
+            (data / name).parent.mkdir(exist_ok=True)
+            shutil.copy(STORED / name, data / name)
+    return {kind: data / name for kind, name in names.items()}
+
+
+OPENED: dict[str, Callable[[Path], object]] = {
+    "dataset": store.open_dataset, "checkpoint": Checkpoint.load, "sheet": images.read_sheet,
+}  # fmt: skip
+
+
+def mirrored(path: Path) -> None:
+    """Damage a file such that its format stays valid."""
+    if path.suffix == ".png":
+        images.write_sheet(np.ascontiguousarray(images.read_sheet(path)[..., ::-1]), path)
+    else:
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 1
+        path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "one bit": mirrored,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "empty": lambda path: path.write_bytes(b""),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+}
+
+
+def problems(folder: Path) -> dict[str, list[str]]:
+    """Return the faults of a folder by name of the file, where there are any."""
+    return {path.name: faults for path, faults in store.validate_folder(folder) if faults}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", OPENED)
+def test_damage_is_found_by_validate_and_where_the_file_is_opened(kind, damage, data):
+    path = published(data)[kind]
+    assert problems(data) == {}
+    OPENED[kind](path)
+    DAMAGES[damage](path)
+    (faults,) = problems(data).values()
+    assert "expected SHA-256" in faults[0]
+    with pytest.raises(ReproError, match="expected SHA-256"):
+        OPENED[kind](path)
+
+
+def test_files_and_lines_belong_together(data):
+    _, weights, sheet = published(data).values()
+    (data / "README.md").write_text("about")
+    (data / "logits" / ".x.part").write_text("left by a kill")
+    other = stored("at", 0)
+    weights.rename(weights.with_name("cifar10-small-at-seed0.safetensors"))
+    found = problems(data)
+    assert found.pop(other.name) == [
+        "no line in SHA256SUMS; the next 'logitdist make' that wants it adds it"
+    ]
+    gone = ["listed in SHA256SUMS, but not there; likely deleted or renamed"]
+    assert found.pop(weights.name) == gone
+    assert (
+        "expected the run cifar10-small-at-seed0"
+        in found.pop("cifar10-small-at-seed0.safetensors")[0]
+    )
+    assert found == {}
+    assert problems(data / "images") == {}
+    (data / store.REGISTRY).write_text("damaged\n")
+    assert problems(data / "images") == {
+        store.REGISTRY: [problems(data)[store.REGISTRY][0]],
+        sheet.name: [f"{data / store.REGISTRY}: {problems(data)[store.REGISTRY][0]}"],
+    }
+
+
+def test_weights_that_no_registry_knows_are_held_to_their_seal_and_name(data, tmp_path):
+    name = "cifar10-small-st-seed0.safetensors"
+    path = data / "checkpoints" / name
+    path.parent.mkdir()
+    shutil.copy(STORED / "checkpoints" / name, path)
+    assert store.validate(path) == []
+    copy = path.with_name("cifar10-small-st-seed1.safetensors")
+    shutil.copy(path, copy)
+    assert "expected the run cifar10-small-st-seed1" in store.validate(copy)[0]
+    shutil.copy(path, data / "x.safetensors")
+    assert len(store.validate(data / "x.safetensors")) == 2
+    mirrored(path)
+    assert store.validate(path) == [
+        "content does not match its own SHA-256; likely changed after it was written"
+    ]
+    path.write_bytes(b"\xff" * 100)
+    assert "cannot be read as a checkpoint" in store.validate(path)[0]
+
+
+def test_a_folder_elsewhere_is_checked_by_its_own_registry(data, tmp_path, monkeypatch):
+    path = stored("st", 0)
+    with store.registering(path):
+        pass
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "other"))
+    assert problems(data) == {}
+    path.rename(path.with_name("cifar10-small-st-seed1.nc"))
+    assert len(problems(data)) == 2
+    loose = tmp_path / "loose"
+    store.write(dataset(), loose / "weaker attack.nc")
+    assert problems(loose) == {}
+
+
+def test_folders_of_the_data_may_be_links_to_another_disk(data, tmp_path_factory):
+    disk = tmp_path_factory.mktemp("disk")
+    (data / "logits").symlink_to(disk)
+    (disk / "round").symlink_to(data)  # a circle ends
+    path = stored("st", 0)
+    with store.registering(path):
+        pass
+    assert (disk / path.name).exists()
+    assert store.registry(path) == files.sha256(path)
+    assert store.stored_files(data) == [path]
+    assert [each.attrs["run"] for each in store.find("logits")] == [path.stem]
+    assert problems(data) == {}
+    shutil.copy(path, disk / "cifar10-small-st-seed1.nc")
+    with pytest.raises(ReproError, match="likely copied or renamed"):
+        store.find("logits")
+
+
 def test_missing_and_truncated_files(data):
     path = data / "logits" / "toy.nc"
     assert store.validate(path) == ["no such file"]
@@ -264,7 +441,7 @@ def test_atomic_leaves_nothing_behind_on_error(tmp_path):
             temporary.write_text("half")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ReproError, match=r"file.txt: could not be written: OSError: disk full"):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -48,11 +48,11 @@ def test_a_run_cut_anywhere_ends_with_the_same_bits(method, toy_world, toy_sheet
     whole = _trained(recipe, 0, toy_sheets, _targets(method))
     monkeypatch.setenv("REPRO_CACHE", str(toy_world / "second"))
     one_step = train.Trainer.one_step
-    left = {"steps": 3}
+    left = {"steps": 2}
 
     def killed_after_some(run, draws):
         if left["steps"] == 0:
-            left["steps"] = 4
+            left["steps"] = 2
             raise _Killed
         left["steps"] -= 1
         return one_step(run, draws)

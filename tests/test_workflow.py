@@ -18,9 +18,9 @@ WORKFLOW = places.ROOT / "repro" / "logit_distributions" / "workflow"
 pytest.importorskip("snakemake", reason="Snakemake is not installed: pip install '.[cluster]'")
 
 
-def dry_run(tmp_path: Path, profile: str, *arguments: str) -> list[str]:
-    """Return the commands that the workflow would call."""
-    done = subprocess.run(
+def called(tmp_path: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Let the workflow say what it would do."""
+    return subprocess.run(
         [
             sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--directory",
             str(tmp_path), "--snakefile", str(WORKFLOW / "Snakefile"), "--profile",
@@ -28,6 +28,11 @@ def dry_run(tmp_path: Path, profile: str, *arguments: str) -> list[str]:
         ],
         env=os.environ, capture_output=True, text=True,
     )  # fmt: skip
+
+
+def dry_run(tmp_path: Path, profile: str, *arguments: str) -> list[str]:
+    """Return the commands that the workflow would call."""
+    done = called(tmp_path, profile, *arguments)
     assert done.returncode == 0, done.stderr
     return re.findall(r"^Shell command: (.* make .*\S)", done.stdout + done.stderr, flags=re.M)
 
@@ -62,6 +67,26 @@ def test_what_is_stored_is_not_made_again_for_the_sake_of_others(tmp_path):
     made = {re.search(r"make (\S+)", command)[1] for command in commands}
     normal = Job("logits", recipe("normal"), 0)
     assert made == {"log/at", "log/normal", *(job.words for job in with_needs([normal]))}
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("plan=table2 dataset=nosuch", "unknown data set 'nosuch'"),
+        ("plan=nosuch", "unknown recipe 'nosuch'"),
+        ("scale=nosuch", "unknown scale 'nosuch'"),
+        ("seeds=one", "seeds: expected whole numbers from 0, got 'one'"),
+        ("data=/tmp/{x}", "data: expected a path without braces, got /tmp/{x}"),
+        ("images=/tmp/{x}", "images: expected a path without braces"),
+        ("speed=/nowhere.json", "/nowhere.json: expected what 'logitdist bench --json FILE'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(setting, problem, tmp_path):
+    done = called(tmp_path, "local", "--config", *setting.split())
+    assert done.returncode == 1
+    about, line = done.stderr.splitlines()
+    assert about.startswith("Using profile")
+    assert line.startswith(f"logitdist: error: {problem}")
 
 
 @pytest.mark.workflow

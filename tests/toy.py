@@ -47,10 +47,10 @@ def spec() -> images.Spec:
     )
 
 
-def write_sheets(folder: Path) -> None:
-    """Write the data set as PNG sheets with JSON labels."""
+def write_sheets(folder: Path, both: dict[str, images.Arrays] | None = None) -> None:
+    """Write both parts of a data set, by default the toy's, as PNG sheets with JSON labels."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part, (pixels, labels) in parts().items():
+    for part, (pixels, labels) in (both or parts()).items():
         names = images.CIFAR10.sheets[part]
         for name, rows in zip(names, np.array_split(pixels, len(names)), strict=True):
             sheet = rows.transpose(0, 2, 3, 1).reshape(len(rows), 1024, 3)

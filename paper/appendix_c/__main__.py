@@ -118,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     tables.set_defaults(handler=table)
     commands.add_parser("page", help="write paper/appendix-c.md").set_defaults(handler=page)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     return exit_code("appendix C", lambda: int(parsed.handler(parsed)))
 

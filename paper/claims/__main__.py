@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--placebo", action="store_true", help="which rules hold where there is nothing to find"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, with all details")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     return exit_code("claims", lambda: _print(parsed))
 

@@ -30,6 +30,7 @@ from logit_distributions import images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.read import capacity, distribution, pictures, ranking
 from logit_distributions.store import places
+from paper.claims import formulas
 
 RESAMPLES = 500
 NEIGHBOURS = 5
@@ -922,12 +923,11 @@ def _evaluate(
         points.append((len(stored), len(at)))
         return stored
 
-    names: dict[str, Any] = {"__builtins__": {}, **COMBINATIONS}
-    names |= {name: noted(name) for name in TERMS}
+    names: dict[str, Any] = COMBINATIONS | {name: noted(name) for name in TERMS}
     names |= {"sweep": sweep, "teacher_epochs": measures.teacher_epochs}
     if "teacher_epoch}" in formula:
         names["teacher_epoch"] = measures.teacher_epoch
-    result = eval(formula, names)  # the register is part of this program
+    result = formulas.value(formula, names)
     return replace(result, points=min(points, default=None)), sizes
 
 

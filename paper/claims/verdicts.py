@@ -5,18 +5,19 @@ The register is ``paper/claims.toml``; its head states the rules that `judge` ap
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from logit_distributions import store
-from logit_distributions.errors import ReproError
+from logit_distributions.errors import ReproError, brief
 from paper import selection
 from paper.claims.terms import Estimate, Unsuitable, evaluate
 
@@ -167,9 +168,30 @@ class Verdict:
 
 @cache
 def register() -> tuple[Claim, ...]:
-    """Return every claim, in the paper's order."""
-    entries = tomllib.loads(REGISTER.read_text(encoding="utf-8"))["claim"]
-    return tuple(Claim(**entry) for entry in entries)
+    """Return every claim, in the paper's order.
+
+    Raises
+    ------
+    ReproError
+        If the register is no TOML, or an entry lacks a field or has an unknown one.
+    """
+    try:
+        entries = tomllib.loads(REGISTER.read_text(encoding="utf-8"))["claim"]
+    except (ValueError, KeyError) as error:
+        raise ReproError(f"{REGISTER}: expected TOML with [[claim]] ({brief(error)})") from error
+    return tuple(map(_entry, entries))
+
+
+def _entry(entry: dict[str, Any]) -> Claim:
+    known = {field.name: field.default is dataclasses.MISSING for field in fields(Claim)}
+    wrong = [f"unknown field {name!r}" for name in entry if name not in known]
+    wrong += [f"no {name!r}" for name, needed in known.items() if needed and name not in entry]
+    wrong += [
+        f"{name} is no text" for name, text in entry.items() if not isinstance(text, str | bool)
+    ]
+    if wrong:
+        raise ReproError(f"{REGISTER}: claim {entry.get('id')!r}: {'; '.join(wrong)}")
+    return Claim(**entry)
 
 
 def judge(claim: Claim) -> Verdict:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logit_distributions import __version__, jobs, plans, recipes, store
-from logit_distributions.errors import ReproError, not_installed
+from logit_distributions.errors import ReproError, exit_code, not_installed
 from logit_distributions.recipes import Evaluation, Manifolds, Scale
 from logit_distributions.store import places
 
@@ -36,27 +36,14 @@ GO_ON = 75
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 an error, 2 a usage error, 75 go on."""
-    parsed = build_parser().parse_args(arguments)
-    try:
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        parsed = build_parser().parse_args(given)
         with places.at(parsed.data):
-            code: int = parsed.handler(parsed)
-        return code
-    except ReproError as error:
-        if parsed.debug:
-            raise
-        print(f"logitdist: error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if parsed.debug:
-            raise
-        print(f"logitdist: error: {error.strerror}: {error.filename}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("logitdist: stopped; the same command resumes", file=sys.stderr)
-        return 130
+            return int(parsed.handler(parsed))
+
+    return exit_code("logitdist: error", command, "--debug" in given)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -160,12 +147,18 @@ def _list_stored() -> int:
     files = store.stored_files(places.data())
     if not files:
         raise ReproError(f"{places.data()}: no datasets; make some with 'logitdist make table2'")
+    bad = 0
     for file in files:
-        dataset = store.open_dataset(file)
-        sizes = ", ".join(f"{dim} {count:,}" for dim, count in dataset.sizes.items())
         name = file.relative_to(places.data()).as_posix()
+        try:
+            dataset = store.open_dataset(file)
+        except ReproError as error:
+            print(error)
+            bad += 1
+            continue
+        sizes = ", ".join(f"{dim} {count:,}" for dim, count in dataset.sizes.items())
         print(f"{name:58s} {dataset.attrs['created_at'][:10]}  {sizes}")
-    return 0
+    return 1 if bad else 0
 
 
 def _add_show(command: argparse.ArgumentParser) -> None:
@@ -191,24 +184,28 @@ def _show(parsed: argparse.Namespace) -> int:
 
 
 def _add_validate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("paths", nargs="*", type=_path, metavar="PATH", help="default: all stored")
+    command.add_argument(
+        "paths",
+        nargs="*",
+        type=_path,
+        metavar="PATH",
+        help="files or folders (default: all stored)",
+    )
 
 
 def _validate(parsed: argparse.Namespace) -> int:
-    """Name every fault of stored datasets."""
-    files: list[Path] = []
+    """Name every fault of what is stored: datasets, weights, images, lines of SHA256SUMS."""
+    checked: list[tuple[Path, list[str]]] = []
     paths = parsed.paths or [places.data()]
     for path in paths:
-        files += store.stored_files(path) if path.is_dir() else [path]
-    if not files:
-        raise ReproError(f"{paths[0]}: expected datasets (*.nc), got none")
-    bad = 0
-    for file in files:
-        faults = store.validate(file)
-        bad += bool(faults)
+        checked += store.validate_folder(path) if path.is_dir() else [(path, store.validate(path))]
+    if not checked:
+        raise ReproError(f"{paths[0]}: expected stored files such as *.nc, got none")
+    for file, faults in checked:
         for fault in faults:
             print(f"{file}: {fault}")
-    print(f"{len(files)} datasets, {bad} with faults")
+    bad = sum(bool(faults) for _, faults in checked)
+    print(f"{len(checked)} files, {bad} with faults")
     return 1 if bad else 0
 
 
@@ -224,10 +221,7 @@ def _fetch(parsed: argparse.Namespace) -> int:
     for part in ("train", "validation", "test"):
         data = images.load(parsed.dataset, part, parsed.images)
         print(f"{parsed.dataset} {part}: {len(data):,} images, content verified")
-    sheet = images.stored_sheet(parsed.dataset)
-    if not sheet.exists():
-        with store.registering(sheet):
-            images.write_sheet(data.images[: images.SHEET_IMAGES], sheet)
+    images.keep_sheet(data, parsed.dataset)
     return 0
 
 

@@ -5,6 +5,8 @@ No torch here: a figure that shows a picture needs only numpy and Pillow.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -431,7 +433,14 @@ def _read_sheets(spec: Spec, part: str, folder: Path) -> Arrays:
 
 
 def read_sheet(path: Path) -> NDArray[np.uint8]:
-    """Return the images of a PNG sheet, one a row of the sheet, shape (n, 3, 32, 32)."""
+    """Return the images of a PNG sheet, one a row of the sheet, shape (n, 3, 32, 32).
+
+    Raises
+    ------
+    ReproError
+        If it is no such sheet, or stored and not the one in the registry.
+    """
+    files.hold_to_registry(path)
     try:
         with Image.open(path) as sheet:
             rows = np.asarray(sheet)
@@ -453,11 +462,22 @@ def write_sheet(images: NDArray[np.uint8], path: Path) -> None:
 
 
 SHEET_IMAGES = 1000
+"""Test images that are stored as a sheet."""
 
 
 def stored_sheet(dataset: str) -> Path:
     """Path of the sheet of the first `SHEET_IMAGES` test images, stored with the datasets."""
     return places.data() / "images" / f"{dataset}-test-first-{SHEET_IMAGES}.png"
+
+
+def keep_sheet(test: ImageSet, dataset: str) -> None:
+    """Store the sheet of the first test images, unless it is there, whole and in the registry."""
+    path, pixels = stored_sheet(dataset), test.images[:SHEET_IMAGES]
+    with contextlib.suppress(ReproError):
+        if store.registry(path) is not None and np.array_equal(read_sheet(path), pixels):
+            return
+    with store.registering(path):
+        write_sheet(pixels, path)
 
 
 def _download(spec: Spec, scratch: Path) -> Path:
@@ -469,6 +489,8 @@ def _download(spec: Spec, scratch: Path) -> Path:
                 while part := reply.read(1 << 20):
                     bar.update(file.write(part))
     except (OSError, urllib.error.URLError) as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # of the copy, not the source
+            raise ReproError(f"{target}: {error.strerror}; choose a folder by TMPDIR") from error
         raise ReproError(f"could not be reached ({brief(error)})") from error
     return target
 

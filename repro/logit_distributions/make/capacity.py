@@ -579,7 +579,7 @@ def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.D
     whole = dataclasses.replace(settings, largest=sys.maxsize)
     recorded, _ = activations(model, points, [layer], whole)
     project = Projection(settings.largest, settings.seed)
-    seen = [project(torch.from_numpy(each).T).T.numpy() for each in recorded[layer]]
+    seen = [project(torch.from_numpy(each).T.contiguous()).T.numpy() for each in recorded[layer]]
     return measure(np.stack(seen), settings), measure(recorded[layer], settings)
 
 

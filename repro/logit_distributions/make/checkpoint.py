@@ -22,6 +22,7 @@ from logit_distributions.images import ImageSet
 from logit_distributions.jobs import Job, given_file
 from logit_distributions.make.network import Guarded, build, built, laid_out, load, with_weights
 from logit_distributions.make.premises import check_model, check_network
+from logit_distributions.make.trust import check_trusted, trust
 from logit_distributions.recipes import Recipe, parse, recipe
 from logit_distributions.store import files
 
@@ -73,6 +74,7 @@ class Checkpoint:
         """
         if not path.exists():
             raise ReproError(f"{path}: no such checkpoint")
+        files.hold_to_registry(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
@@ -90,7 +92,14 @@ class Checkpoint:
     def of(cls, job: Job) -> Checkpoint:
         """Read the checkpoint that a job made; a given network takes the job's recipe and seed."""
         if job.recipe.method != "given":
-            return cls.load(job.path).held_to(job.recipe, job.path)
+            made = cls.load(job.path).held_to(job.recipe, job.path)
+            wanted, got = (job.seed, job.epoch or made.epoch), (made.seed, made.epoch)
+            if wanted != got:
+                raise ReproError(
+                    f"{job.path}: expected seed {wanted[0]}, epoch {wanted[1]}, got seed {got[0]}, "
+                    f"epoch {got[1]}; likely copied or renamed"
+                )
+            return made
         return replace(
             Given.load(job.path),
             recipe=json.loads(job.recipe.to_json()),
@@ -175,6 +184,7 @@ class Given(Checkpoint):
     def model(self, classes: int) -> nn.Module:
         """Return the network with these weights, in evaluation mode, called on copies."""
         factory = self.settings["model"]
+        check_trusted(factory, self.weights_sha256)
         weights = {k[6:]: v for k, v in self.tensors.items() if k.startswith("model.")}
         network = with_weights(built(factory), weights, self.settings["file"], factory)
         check_model(network, factory)
@@ -246,8 +256,10 @@ def adopt(name: str, weights: Path, factory: str, dataset: str = "cifar10") -> P
             raise ReproError(
                 f"{path}: holds other weights; choose another name, or delete the file"
             )
+        trust(factory, network.weights_sha256)
         replace(before, settings={**before.settings, "model": factory}).model(classes)
     network.save(path)
+    trust(factory, network.weights_sha256)
     return path
 
 

@@ -32,9 +32,13 @@ class Graphed:
     """A function of tensors that is captured in a CUDA graph and from then on replayed.
 
     The first `WARM_UP` calls run as they are, the next one too, after it was captured; the one
-    after that is computed both ways, from the same state, and compared. If they differ by more
-    than two plain calls do, or the capture fails, a line on stderr says so and every call runs as
-    it is. So do calls with tensors of other shapes, such as the last batch of an epoch.
+    after that is computed both ways, from the same state, and compared; a line on stderr says by
+    how much they differ. If that is more than two plain calls do, or the capture fails, the line
+    says so and every call runs as it is. So do calls with tensors of other shapes, such as the last
+    batch of an epoch.
+
+    Compared are real numbers only, on which training goes on. A count of correct predictions
+    differs by as much as it changes where one image is on the border between two classes.
 
     Parameters
     ----------
@@ -98,17 +102,27 @@ class Graphed:
             call()
             results.append([each.clone() for each in state])
         replayed, first, second = results
-        found, usual = (
-            torch.stack([_relative_difference(*three) for three in zip(before, a, b, strict=True)])
+        of_replay, usual = (
+            torch.stack(
+                [
+                    _relative_difference(*three)
+                    for three in zip(before, a, b, strict=True)
+                    if three[0].is_floating_point()
+                ]
+            )
             for a, b in ((replayed, second), (first, second))
         )
-        mean, worst = (found - usual).mean().item(), (found - usual).max().item()
+        more = of_replay - usual
+        mean, worst = more.mean().item(), more.max().item()
         self.checked = True
-        if not (mean <= TOLERANCE and worst <= WORST):
-            self._give_up(
-                f"its replay differs from the plain step by {mean:.2g} on average and "
-                f"{worst:.2g} at most more than usual, expected {TOLERANCE} and {WORST}"
-            )
+        differs = (
+            f"its replay differs from the plain step by {mean:.2g} on average and {worst:.2g} at "
+            "most more than usual"
+        )
+        if mean <= TOLERANCE and worst <= WORST:
+            print(f"logitdist: steps are replayed from a CUDA graph: {differs}", file=sys.stderr)
+        else:
+            self._give_up(f"{differs}, expected {TOLERANCE} and {WORST}")
 
     def _give_up(self, reason: str) -> None:
         self.given_up, self.replay, self.static = True, None, ()

@@ -9,7 +9,8 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from logit_distributions.make.attack import attacks_on, verdicts
 from logit_distributions.make.augment import to_float
 from logit_distributions.make.checkpoint import Checkpoint, attributes_of_yours, sealed
 from logit_distributions.make.network import Guarded, load
-from logit_distributions.make.options import Machine, Options
+from logit_distributions.make.options import Budget, Machine, Options
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.premises import (
     BATCH,
@@ -48,7 +49,7 @@ CHUNK = {"cpu": 500, "cuda": 2000}
 """Images attacked together, by kind of device; results do not depend on it.
 
 They take an estimated 6 GB on a GPU at width 64, where two forward and backward passes of each
-are enough work to hide what starting it costs. A budget is asked for between chunks only.
+are enough work to hide what starting it costs. A chunk that the budget cuts is begun anew.
 """
 
 LOGIT_PRECISION = 1 / 1024
@@ -116,7 +117,7 @@ def attack(
     data : ImageSet
     settings : Evaluation
     options : Options
-        The budget is asked before every chunk.
+        The budget is asked before every pass through the network.
     name : tuple of str
         Of the network, and the hash of its weights.
     partial : Path, optional
@@ -139,17 +140,18 @@ def attack(
         disable=not options.progress,
     ) as bar:
         while done.count < len(data):
-            options.budget.check(f"image {done.count:,} of the attack on {name[0]}")
             began = time.monotonic()
             chunk = np.arange(done.count, min(done.count + size, len(data)))
             some = data.take(chunk)
-            judged = verdicts(
-                model,
-                to_float(torch.from_numpy(some.images).to(machine.device)),
-                torch.from_numpy(some.labels).to(machine.device),
-                torch.from_numpy(some.index),
-                settings,
-            )
+            what = f"image {done.count:,} of the attack on {name[0]}"
+            with asked_before_every_pass(model, options.budget, what):
+                judged = verdicts(
+                    model,
+                    to_float(torch.from_numpy(some.images).to(machine.device)),
+                    torch.from_numpy(some.labels).to(machine.device),
+                    torch.from_numpy(some.index),
+                    settings,
+                )
             done.add(
                 judged.logits.cpu().numpy(),
                 judged.adversarial_logits.cpu().numpy(),
@@ -188,6 +190,20 @@ def attack(
 def _batch(data: ImageSet, count: int) -> int:
     """Return how many images take the memory of `count` ones of 32 x 32 pixels."""
     return max(1, count * 3072 // max(3072, int(data.images[0].size)))
+
+
+@contextmanager
+def asked_before_every_pass(model: nn.Module, budget: Budget, what: str) -> Iterator[None]:
+    """Ask the budget whenever the model, or a copy that an attack makes of it, is called."""
+    inner = [model.model] if isinstance(model, Guarded) else []
+    handles = [
+        each.register_forward_pre_hook(lambda *_: budget.check(what)) for each in (model, *inner)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Done:

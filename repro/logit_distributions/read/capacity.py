@@ -43,12 +43,13 @@ def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = Non
     Parameters
     ----------
     points : ndarray, shape (P, N, M)
-        Features by points of every manifold.
+        Features by points of every manifold. Results do not depend on their order in memory.
     settings : Manifolds
         Its `n_t`, `draws` and `seed` count here.
     threads : int, optional
         Default: all processors. Results do not depend on it.
     """
+    points = np.ascontiguousarray(points)  # in which order sums are rounded decides signs of bases
     seed, draws = settings.seed, settings.draws
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "manifolds .* keep less", RuntimeWarning)

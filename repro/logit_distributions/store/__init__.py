@@ -11,6 +11,7 @@ from logit_distributions.store.datasets import (
     save,
     stored_files,
     validate,
+    validate_folder,
     write,
     write_file,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "save",
     "stored_files",
     "validate",
+    "validate_folder",
     "write",
     "write_file",
 ]

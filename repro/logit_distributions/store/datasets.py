@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +24,7 @@ COMPRESSED = 1 << 12
 
 def save(made: xr.Dataset | Saves, path: Path) -> None:
     """Write what a stage made, whole or not at all; enter it in the registry if it is published."""
-    if not path.absolute().is_relative_to(places.data().absolute()):
+    if places.name_in_data(path) is None:
         _write(made, path)
         return
     with files.registering(path):
@@ -45,8 +47,7 @@ def _write(made: xr.Dataset | Saves, path: Path) -> None:
 
 def enter(path: Path) -> None:
     """Enter a stored file in the registry, unless it is there, or lies elsewhere."""
-    inside = path.absolute().is_relative_to(places.data().absolute())
-    if inside and files.registry(path) is None:
+    if places.name_in_data(path) is not None and files.registry(path) is None:
         with files.registering(path):
             pass
 
@@ -107,9 +108,64 @@ def open_dataset(path: Path | str, kind: str | None = None) -> xr.Dataset:
 def validate(path: Path) -> list[str]:
     """Return every fault of a stored file, in one line each; an empty list if there is none.
 
-    A file that the registry beside it knows by another hash is not even opened.
+    A file that the registry knows by another hash is not even opened.
     """
-    return _examined(path)[0]
+    if path.suffix == ".nc" or not path.is_file():
+        return _examined(path)[0]
+    try:
+        if fault := files.replaced(path):
+            return [fault]
+        return list(_checkpoint_faults(path)) if path.suffix == ".safetensors" else []
+    except ReproError as error:
+        return [str(error)]
+
+
+def validate_folder(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every file in and below a folder, each with its faults.
+
+    In the data folder these are too: a line of the registry without its file, and a file without
+    a line. Another folder that looks like one, with a registry or folders named for what they
+    hold, is taken for one. What is hidden is left out, and pages about the data.
+    """
+    if places.name_in_data(folder) is None and _is_of_data(folder):
+        with places.at(folder):
+            yield from validate_folder(folder)
+        return
+    paths = [path for path in _below(folder) if path.name not in (files.REGISTRY, "README.md")]
+    try:
+        listed = None if places.name_in_data(folder) is None else files.registered()
+    except ReproError as error:
+        yield places.data() / files.REGISTRY, [str(error).partition(": ")[2]]
+        listed = None
+    for path in paths:
+        faults = validate(path)
+        if listed is not None and not faults and places.name_in_data(path) not in listed:
+            faults = [
+                f"no line in {files.REGISTRY}; the next 'logitdist make' that wants it adds it"
+            ]
+        yield path, faults
+    for name in sorted(listed or ()):
+        path = places.data() / name
+        if path.is_relative_to(folder) and not path.is_file():
+            yield path, [f"listed in {files.REGISTRY}, but not there; likely deleted or renamed"]
+
+
+def _is_of_data(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (files.REGISTRY, *KINDS))
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return the files in and below a folder that are not hidden, sorted; links are followed."""
+    paths, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        if here.resolve() in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [here / name for name in names if not name.startswith(".")]
+    return sorted(paths)
 
 
 def _examined(path: Path) -> tuple[list[str], xr.Dataset | None]:
@@ -117,15 +173,10 @@ def _examined(path: Path) -> tuple[list[str], xr.Dataset | None]:
     if not path.is_file():
         return ["no such file"], None
     try:
-        listed = files.registry(path)
+        if fault := files.replaced(path):
+            return [fault], None
     except ReproError as error:
         return [str(error)], None
-    if listed is not None and (got := files.sha256(path)) != listed:
-        fault = (
-            f"expected SHA-256 {listed} as in {files.REGISTRY}, got {got}; likely damaged, or "
-            "changed without 'logitdist' knowing"
-        )
-        return [fault], None
     try:
         dataset = read_file(path)
         return [*faults(dataset), *_misplaced(path, dataset)], dataset
@@ -136,20 +187,67 @@ def _examined(path: Path) -> tuple[list[str], xr.Dataset | None]:
 
 def _misplaced(path: Path, dataset: xr.Dataset) -> Iterator[str]:
     """Yield what a file in the data folder is not, though its place and name say so."""
-    data = places.data().absolute()
-    if not path.absolute().is_relative_to(data):
+    name = places.name_in_data(path)
+    if name is None:
         return
-    kind, run = dataset.attrs.get("kind"), dataset.attrs.get("run")
-    folder = path.absolute().relative_to(data).parts[0]
-    if kind != folder:
-        yield f"expected a dataset of {folder}, as its folder says, got {kind}; likely misplaced"
+    folder, stage = Path(name).parent.as_posix(), _stage_of(dataset)
+    if stage != folder:
+        yield f"expected a dataset of {folder}, as its folder says, got {stage}; likely misplaced"
+    yield from _misnamed(path, str(dataset.attrs.get("run")), dataset.attrs.get("seed"))
+
+
+def _misnamed(path: Path, run: str, seed: Any) -> Iterator[str]:
     if run != path.stem:
         yield f"expected the run {path.stem}, as its name says, got {run}; likely copied or renamed"
+    elif (match := re.search(r"-seed(\d+)$", run)) and match[1] != str(seed):
+        yield f"expected seed {match[1]}, as its name says, got {seed}; likely tampered with"
+
+
+def _stage_of(dataset: xr.Dataset) -> str:
+    """Return the stage that a dataset is of by what it holds, such as ``logits/odi``."""
+    kind, usual = str(dataset.attrs.get("kind")), ""
+    if kind == "logits":
+        variant = json.loads(dataset.attrs.get("evaluation", "{}")).get("engine", "")
+        usual = recipes.Evaluation.engine
+    elif kind == "capacity":
+        variant = str(dataset.attrs.get("manifold_kind", ""))
+        usual = recipes.Manifolds.kind
+    else:
+        return kind
+    return f"{kind}/{variant}" if variant not in ("", usual) else kind
+
+
+def _checkpoint_faults(path: Path) -> Iterator[str]:
+    """Yield what is wrong with the weights in a file, read without torch.
+
+    A file of safetensors is eight bytes of length, a JSON header, and the bytes of the tensors.
+    """
+    try:
+        content = path.read_bytes()
+        begin = 8 + int.from_bytes(content[:8], "little")
+        tensors = json.loads(content[8:begin])
+        about = tensors.pop("__metadata__")
+        digest = hashlib.sha256(about["checkpoint"].encode())
+        for name in sorted(tensors):
+            first, last = (begin + offset for offset in tensors[name]["data_offsets"])
+            digest.update(name.encode() + content[first:last])
+        plain = json.loads(about["checkpoint"])
+        run = recipes.parse(plain["recipe"]).run(plain["seed"])
+    except Exception as error:
+        yield f"cannot be read as a checkpoint ({brief(error)}); likely truncated or damaged"
+        return
+    if digest.hexdigest() != about["sha256"]:
+        yield "content does not match its own SHA-256; likely changed after it was written"
+    if (name := places.name_in_data(path)) is not None:
+        folder = Path(name).parent.as_posix()
+        if folder != "checkpoints":
+            yield f"expected no weights in {folder}, got some; likely misplaced"
+        yield from _misnamed(path, run, plain["seed"])
 
 
 def stored_files(folder: Path) -> list[Path]:
-    """Return the datasets in a folder and below it, sorted."""
-    return sorted(p for p in folder.rglob("*.nc") if p.is_file())
+    """Return the datasets in a folder and below it, sorted; links are followed."""
+    return [path for path in _below(folder) if path.suffix == ".nc"]
 
 
 class Missing(ReproError):
@@ -177,7 +275,7 @@ def find(
     for path in (places.data() / stage).glob(f"{dataset}-{scale}-{name}-seed*.nc"):
         if re.search(r"-seed\d+$", path.stem):  # not a copy such as "…-seed0 (1).nc"
             status = path.stat()
-            opened = _opened(path.resolve(), stage, (status.st_size, status.st_mtime_ns))
+            opened = _opened(path.absolute(), stage, (status.st_size, status.st_mtime_ns))
             if name in ("*", recipe_of(opened)["name"]):
                 datasets.append(opened)
     return sorted(datasets, key=lambda each: (each.attrs["recipe"], int(each.attrs["seed"])))

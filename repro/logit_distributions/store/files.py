@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logit_distributions.errors import ReproError
+from logit_distributions.errors import ReproError, brief
 from logit_distributions.store import places
 
 try:
@@ -26,6 +26,9 @@ except ImportError:  # not a POSIX system
 
 REGISTRY, LOCK = "SHA256SUMS", ".lock"
 
+PROBE = 1 << 20
+"""Bytes for which there must be room if a disk is not to count as full."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -34,19 +37,46 @@ def atomic(path: Path) -> Iterator[Path]:
     The bytes are on disk before the rename, so a reader, or the next start after a
     crash, sees the old file or the new one and never a part. What a killed process leaves
     behind ends in ``.part``, so that no pattern takes it for a result.
+
+    Raises
+    ------
+    ReproError
+        If the block fails otherwise than by one: `path` could not be written, and why.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        mode = temporary.stat().st_mode & 0o777  # by the umask; a writer may put a file of its own
+        try:
+            yield temporary
+            temporary.chmod(mode)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        except Exception as error:
+            _check_room(temporary, error)
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+    except ReproError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {brief(error)}"
+        raise ReproError(f"{path}: could not be written: {reason}") from error
+
+
+def _check_room(temporary: Path, error: Exception) -> None:
+    """Raise an OSError of its own if what failed as `error` is that the disk is full.
+
+    The libraries behind netCDF, safetensors and PNG each have other words for it: "Permission
+    denied" of the first.
+    """
+    if not isinstance(error, ReproError):
+        with temporary.open("ab") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -104,32 +134,61 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _registry_file(path: Path) -> Path | None:
-    for folder in path.resolve().parents:
-        if (folder / REGISTRY).is_file():
-            return folder / REGISTRY
-    return None
+def registered() -> dict[str, str]:
+    """Return the SHA-256 of every file that the registry of the data folder lists, by name.
 
+    As ``sha256sum`` writes it, in text mode (two spaces) or binary mode (a space and a star).
 
-def _registered(file: Path) -> dict[str, str]:
+    Raises
+    ------
+    ReproError
+        If a line is none of these.
+    """
+    file = places.data() / REGISTRY
+    if not file.exists():
+        return {}
     entries = {}
-    for line in file.read_text(errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
+        if match is None:
             raise ReproError(
                 f"{file}: expected lines of a SHA-256, two spaces and a name, got {line[:80]!r}; "
-                "likely damaged: restore it from the repository"
+                "likely damaged: restore it, or delete it and 'logitdist make' enters anew what "
+                "it checks"
             )
-        entries[name] = digest
+        entries[match[2]] = match[1]
     return entries
 
 
 def registry(path: Path) -> str | None:
-    """Return the SHA-256 that the nearest registry above `path` lists for it, if any does."""
-    file = _registry_file(path)
-    if file is None:
+    """Return the SHA-256 that the registry of the data folder lists for a file in it, if any.
+
+    Registries of other folders, above or beside, never count.
+    """
+    name = places.name_in_data(path)
+    return None if name is None else registered().get(name)
+
+
+def replaced(path: Path) -> str | None:
+    """Return in one line that a stored file is not the one in the registry, if it is not."""
+    listed = registry(path)
+    if listed is None or (got := sha256(path)) == listed:
         return None
-    return _registered(file).get(path.resolve().relative_to(file.parent).as_posix())
+    return (
+        f"expected SHA-256 {listed} as in {REGISTRY}, got {got}; likely damaged, or changed "
+        "without 'logitdist' knowing"
+    )
+
+
+def hold_to_registry(path: Path) -> None:
+    """Refuse a stored file that is not the one in the registry.
+
+    Raises
+    ------
+    ReproError
+    """
+    if fault := replaced(path):
+        raise ReproError(f"{path}: {fault}")
 
 
 @contextmanager
@@ -146,17 +205,20 @@ def registering(path: Path) -> Iterator[None]:
 
 
 def _set_entry(path: Path, digest: str | None) -> None:
-    file = places.data().resolve() / REGISTRY
-    name = path.resolve().relative_to(file.parent).as_posix()
+    file = places.data() / REGISTRY
+    name = places.name_in_data(path)
+    assert name is not None, path
     with locked(file.with_name(LOCK)):
-        entries = _registered(file) if file.exists() else {}
+        entries = registered()
         if entries.get(name) == digest:
             return
         entries.pop(name, None)
         if digest is not None:
             entries[name] = digest
         with atomic(file) as temporary:
-            temporary.write_text("".join(f"{entries[n]}  {n}\n" for n in sorted(entries)))
+            temporary.write_text(
+                "".join(f"{entries[n]}  {n}\n" for n in sorted(entries)), encoding="utf-8"
+            )
 
 
 def resume(path: Path, key: str) -> dict[str, NDArray[Any]] | None:

@@ -67,6 +67,21 @@ def brief(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
+def name_in_data(path: Path) -> str | None:
+    """Return the name of a file as seen from the data folder, or None of a file outside.
+
+    Links are followed, not resolved: what lies in a folder of the data is inside, be the folder a
+    link to another disk.
+    """
+    for place, folder in (
+        (Path(os.path.abspath(path)), Path(os.path.abspath(data()))),
+        (path.resolve(), data().resolve()),  # where the data folder itself is reached by a link
+    ):
+        if place.is_relative_to(folder):
+            return place.relative_to(folder).as_posix()
+    return None
+
+
 def path_of(kind: str, run: str) -> Path:
     """Path of a stored dataset by kind (a folder of the data) and run."""
     return data() / kind / f"{run}.nc"

@@ -23,11 +23,23 @@ SCHEMA = "logit-distributions/1"
 
 @dataclass(frozen=True)
 class Variable:
-    """Dimensions, kind of number and meaning of a stored variable."""
+    """Dimensions, kind of number and meaning of a stored variable.
+
+    Attributes
+    ----------
+    dims : tuple of str
+    kind : str
+        As numpy's, ``m`` a float or missing.
+    long_name : str
+    since : str or None
+        Day from which it is written, as 2026-11-25. Files without it stay valid; where it is there
+        it is checked. None: in every file.
+    """
 
     dims: tuple[str, ...]
     kind: str
     long_name: str
+    since: str | None = None
 
 
 _SAMPLE = {
@@ -111,7 +123,11 @@ KINDS: dict[str, dict[str, Variable]] = {
         )
     },
 }
-"""Variables of each kind of dataset; kinds of number as numpy's, ``m`` a float or missing."""
+"""Variables of each kind of dataset.
+
+A kind only grows: what is added gets a day, `Variable.since`. A changed meaning is another
+`SCHEMA`, with a reader for this one; see ``data/README.md``.
+"""
 
 ATTRIBUTES = (
     "schema", "kind", "run", "method", "dataset", "data_sha256", "recipe", "recipe_hash",
@@ -198,15 +214,15 @@ def faults(dataset: xr.Dataset) -> Iterable[str]:
 
 def _variable_fault(dataset: xr.Dataset, name: str, variable: Variable) -> str | None:
     if name not in dataset:
-        return f"missing variable {name!r}"
-    found = dataset[name]
-    if found.dims != variable.dims:
-        return f"{name}: expected dimensions {variable.dims}, got {found.dims}"
+        return None if variable.since else f"missing variable {name!r}"
+    stored = dataset[name]
+    if stored.dims != variable.dims:
+        return f"{name}: expected dimensions {variable.dims}, got {stored.dims}"
     kind = "f" if variable.kind == "m" else variable.kind
-    if found.dtype.kind != kind:
-        return f"{name}: expected numbers of kind {kind!r}, got {found.dtype}"
-    if variable.kind == "f" and not np.isfinite(found.values).all():
-        return f"{name}: {int((~np.isfinite(found.values)).sum())} values are NaN or infinite"
+    if stored.dtype.kind != kind:
+        return f"{name}: expected numbers of kind {kind!r}, got {stored.dtype}"
+    if variable.kind == "f" and not np.isfinite(stored.values).all():
+        return f"{name}: {int((~np.isfinite(stored.values)).sum())} values are NaN or infinite"
     return None
 
 

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from logit_distributions.errors import ReproError, exit_code
+
 
 def take() -> str:
     """Lock a GPU for the life of this process, whatever it executes, and return its name."""
@@ -30,9 +32,14 @@ def take() -> str:
             continue
         os.set_inheritable(handle, True)
         return name
-    sys.exit(f"logitdist: error: GPUs {listed} are all taken; ask for fewer with --resources gpu=N")
+    raise ReproError(f"GPUs {listed} are all taken; ask for fewer with --resources gpu=N")
+
+
+def main() -> int:
+    """Become the command, with a GPU of its own."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = take()
+    os.execvp(sys.argv[1], sys.argv[1:])
 
 
 if __name__ == "__main__":
-    os.environ["CUDA_VISIBLE_DEVICES"] = take()
-    os.execvp(sys.argv[1], sys.argv[1:])
+    sys.exit(exit_code("logitdist: error", main))
