@@ -15,7 +15,8 @@ from logit_distributions.make.network import ResNet18
 from logit_distributions.store import places
 from tests.conftest import STORED
 
-TEXT = (places.ROOT / "tests" / "examples.md").read_text()
+README = (places.ROOT / "README.md").read_text()
+TEXT = re.search(r"## Use it on your own network\n.*?(?=\n## )", README, flags=re.DOTALL)[0]
 
 
 def published(name="cifar10-small-at-seed0", **_):

@@ -2,10 +2,7 @@
 
 import re
 
-import torch
-
 from logit_distributions import cli
-from logit_distributions.make.network import ResNet18
 from logit_distributions.store import places
 from paper import table2
 
@@ -20,21 +17,6 @@ def _example(word: str) -> str:
 
 def test_table_2_is_shown_as_printed():
     assert table2.make().text().strip() in README
-
-
-def test_the_example_on_an_own_network(capsys):
-    torch.manual_seed(0)
-    names = {
-        "MyNetwork": lambda: torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), ResNet18(5, 8).pool,
-            torch.nn.Linear(8, 5),
-        ),
-        "my_images": torch.rand(6, 3, 20, 24),
-        "my_labels": torch.arange(6) % 5,
-    }  # fmt: skip
-    exec(_example("MyNetwork"), names)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["natural", "after", "after"]
 
 
 def test_the_example_on_stored_datasets(capsys, monkeypatch):
