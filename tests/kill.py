@@ -143,8 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
                 )
             run(world)
             faults += differences(reference, results(world))
-            for file, found in store.validate_folder(world / "data"):
-                faults += [f"{file}: {fault}" for fault in found]
+            for file, named in store.validate_folder(world / "data"):
+                faults += [f"{file}: {fault}" for fault in named]
     print(
         f"{kills.total()} kills ({', '.join(f'{n} {stage}' for stage, n in kills.items())}) of "
         f"{worlds} runs: {len(reference)} stored arrays each, {len(faults)} differ or are damaged"

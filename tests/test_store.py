@@ -356,17 +356,17 @@ def test_files_and_lines_belong_together(data):
     (data / "logits" / ".x.part").write_text("left by a kill")
     other = stored("at", 0)
     weights.rename(weights.with_name("cifar10-small-at-seed0.safetensors"))
-    found = problems(data)
-    assert found.pop(other.name) == [
+    named = problems(data)
+    assert named.pop(other.name) == [
         "no line in SHA256SUMS; the next 'logitdist make' that wants it adds it"
     ]
     gone = ["listed in SHA256SUMS, but not there; likely deleted or renamed"]
-    assert found.pop(weights.name) == gone
+    assert named.pop(weights.name) == gone
     assert (
         "expected the run cifar10-small-at-seed0"
-        in found.pop("cifar10-small-at-seed0.safetensors")[0]
+        in named.pop("cifar10-small-at-seed0.safetensors")[0]
     )
-    assert found == {}
+    assert named == {}
     assert problems(data / "images") == {}
     (data / store.REGISTRY).write_text("damaged\n")
     assert problems(data / "images") == {
