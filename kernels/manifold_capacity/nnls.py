@@ -31,8 +31,8 @@ DEPENDENT = 1e-14
 TOLERANCE = 1e-14
 """Gradients below this times the largest |q| count as zero."""
 
-ENTERING = 64
-"""Points that may join a working set at once."""
+ENTERING = 24
+"""Points that may join a working set at once, and one for every four that are active."""
 
 NEGLIGIBLE = 1e-13
 """Violations below this share of the largest projection count as none."""
@@ -292,7 +292,8 @@ class WorkingSet:
         self.with_margin = bool(margins.any())
         self.largest = 0.0
         self.chosen = np.empty(0, np.intp)
-        self.rows = np.empty((0, len(t)))
+        self.space = np.empty((0, len(t)))  # for more rows than there are
+        self.rows = self.space
         self.gram = np.empty((0, 0))
         self.alpha = np.empty(0)
         self.left = t  # t minus its projection
@@ -311,17 +312,25 @@ class WorkingSet:
         new = np.flatnonzero(outside > NEGLIGIBLE * self.largest)
         if len(new) == 0 or self.impossible:
             return False
-        if len(new) > ENTERING:
-            new = np.sort(new[np.argpartition(-outside[new], ENTERING)[:ENTERING]])
+        most = ENTERING + np.count_nonzero(self.alpha) // 4
+        if len(new) > most:
+            new = np.sort(new[np.argpartition(-outside[new], most)[:most]])
         self._extend(new)
         self._solve()
         return True
 
     def _extend(self, new: NDArray[np.intp]) -> None:
-        rows = self.points[new] * self.scale[new][:, None]
-        cross = rows @ self.rows.T
-        self.gram = np.block([[self.gram, cross.T], [cross, rows @ rows.T]])
-        self.rows = np.concatenate([self.rows, rows])
+        before, count = len(self.chosen), len(self.chosen) + len(new)
+        if count > len(self.space):
+            self.space = np.empty((2 * count, len(self.t)))
+            self.space[:before] = self.rows
+        self.rows = self.space[:count]
+        np.multiply(self.points[new], self.scale[new][:, None], out=self.rows[before:])
+        gram = np.empty((count, count))
+        gram[:before, :before] = self.gram
+        gram[before:] = self.rows[before:] @ self.rows.T
+        gram[:before, before:] = gram[before:, :before].T
+        self.gram = gram
         self.chosen = np.concatenate([self.chosen, new])
 
     def _solve(self) -> None:
