@@ -12,7 +12,7 @@ FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 BEYOND := $(basename $(notdir $(wildcard paper/beyond/[a-z]*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 
-.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory validate test bench kill check lock clean
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory validate test fuzz bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ test: $(FULL)/done ## Run the tests
 
 kill: $(FULL)/done ## Kill runs 100 times at random moments and compare every bit
 	$(FULL)/bin/python -m tests.kill
+
+fuzz: $(FULL)/done ## Give 10,000 odd inputs to every public kernel
+	$(FULL)/bin/python -m tests.fuzz_kernels
 
 bench: $(FULL)/done ## Time attack, training and kernels beside public alternatives
 	$(FULL)/bin/python -m pytest tests/bench --benchmark-only -q -s

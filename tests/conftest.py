@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from logit_distributions.store import places
 from tests import miniature, toy
 
 STORED = places.data()
+
+# Where the tests run in the background, a shell may have had interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["PYTHONPATH"] = os.pathsep.join(
     str(places.ROOT / each) for each in (".", "repro", "kernels")
