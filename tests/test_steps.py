@@ -79,7 +79,7 @@ def test_the_stage_makes_a_dataset_that_appendix_c_reads(torch, monkeypatch, tmp
         images.CIFAR10.classes,
         "0",
     )
-    recipe = recipes.recipe("st")
+    recipe = recipes.recipe("at")
     state = {f"model.{k}": v for k, v in ResNet18(10, 8).state_dict().items()}
     saved = Checkpoint(state, json.loads(recipe.to_json()), "0", 7, 1)
     monkeypatch.setattr(steps.images, "load", lambda *_: test)
@@ -87,9 +87,9 @@ def test_the_stage_makes_a_dataset_that_appendix_c_reads(torch, monkeypatch, tmp
     job = Job("theory", recipe, 7)
     made = steps.theory(job, Options(Machine("cpu")))
     store.write(made, job.path)
-    assert job.path == tmp_path / "theory" / "cifar10-small-st-seed7.nc"
+    assert job.path == tmp_path / "theory" / "cifar10-small-at-seed7.nc"
     assert made["hard_margin"].shape == (1 + len(recipes.STEPS), 30)
     (study,) = networks.stored().steps
-    assert study.recipe == "st"
+    assert study.recipe == "at"
     assert study.eps == recipes.STEPS
     assert all(fit.growing == 0 for fit in study.soft[:1])
