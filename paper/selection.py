@@ -140,6 +140,22 @@ def select(
     return chosen
 
 
+def printed(
+    stage: str, names: Sequence[str], dataset: str = "cifar10", paired: bool = True
+) -> list[Selection]:
+    """Return the selections whose rows a table prints one below the other, the preferred first.
+
+    Those of every scale that has all rows, with no fewer seeds than a scale after it: one that
+    was only begun waits.
+    """
+    complete = selections(stage, names, dataset, paired=paired)
+    return [
+        each
+        for place, each in enumerate(complete)
+        if all(each.can_replace(other) for other in complete[place + 1 :])
+    ]
+
+
 def selections(
     stage: str,
     names: Sequence[str],

@@ -24,7 +24,7 @@ def _half(dataset: str) -> tuple[list[tuple[str, ...]], list[str]]:
     """Return the rows and notes of one data set."""
     reported = tables.reported(PARTS[dataset])
     rows, notes = [], []
-    for runs in selection.selections("logits", list(reported), dataset):
+    for runs in selection.printed("logits", list(reported), dataset):
         for name, paper in reported.items():
             ours = tables.accuracies(name, runs[name])
             label = f"{printed(dataset)} {paper['label']} ({_epochs(ours.epochs)})"

@@ -16,7 +16,7 @@ def make() -> tables.Table:
     """Return the table from the stored datasets."""
     reported = tables.reported("table2")
     rows, notes = [], [tables.METHOD_NOTE]
-    for runs in selection.selections("logits", list(reported)):
+    for runs in selection.printed("logits", list(reported)):
         measured = {name: tables.accuracies(name, runs[name]) for name in reported}
         for name, ours in measured.items():
             paper = reported[name]

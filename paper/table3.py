@@ -20,7 +20,7 @@ def make() -> tables.Table:
         "targets (the paper's distillation has its teacher in the loop), on a machine that did "
         "other work meanwhile, so not to be compared. The paper's on a Titan Xp."
     ]
-    for runs in selection.selections("log", NETWORKS, paired=False):
+    for runs in selection.printed("log", NETWORKS, paired=False):
         settings: dict[str, None] = {}
         stored = store.find("log", scale=runs.scale)
         for method, paper in tables.reported("table3").items():

@@ -53,7 +53,7 @@ def skewness(values):
 
 @pytest.mark.parametrize("name", ["at", "st"])
 def test_table_1(name):
-    runs_of_table = selection.selections("logits", ["st", "at"])[0]
+    runs_of_table = selection.printed("logits", ["st", "at"])[0]
     row = table1.make().rows[["st", "at"].index(name)]
     natural, adversarial = np.mean(list(both(name, runs_of_table.scale).values()), axis=0)
     assert float(row[3].split(" ")[0]) == pytest.approx(natural, abs=0.005)

@@ -39,8 +39,10 @@ def test_the_preferred_scale_is_taken_where_it_has_every_row_and_no_fewer_seeds(
     assert selection.select("logits", TEACHERS).scale == "small"
     write("medium", {"st": (0, 1), "at": (0,)})
     assert selection.select("logits", TEACHERS).scale == "small"
+    assert [each.scale for each in selection.printed("logits", TEACHERS)] == ["small"]
     write("medium", {"at": (1,)})
     assert selection.select("logits", TEACHERS).scale == "medium"
+    assert [each.scale for each in selection.printed("logits", TEACHERS)] == ["medium", "small"]
     write("paper", {"st": (0,)})
     assert selection.select("logits", TEACHERS).scale == "medium"
     write("paper", {"at": (0,)})
