@@ -55,7 +55,8 @@ def _make(name: str, named: bool) -> int:
     except ReproError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return int(named or not isinstance(error, store.Missing))
-    print(f"{name}: {places.build() / name.rstrip('0123456789ABC')}s", flush=True)
+    (kind,) = (kind for kind in KINDS if name.startswith(kind))
+    print(f"{name}: {places.build() / kind}s", flush=True)
     return 0
 
 
