@@ -81,7 +81,10 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         "short": number,
         "verdicts": verdicts,
         "runs": [_provenance(each) for each in datasets],
-        "recipes": {store.recipe_of(each)["name"]: each.attrs["recipe"] for each in datasets},
+        "recipes": {
+            f"{store.recipe_of(each)['name']}, scale {each.attrs['scale']}": each.attrs["recipe"]
+            for each in datasets
+        },
         "attacks": sorted({each.attrs["evaluation"] for each in datasets}),
     }
     try:
@@ -103,23 +106,28 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
 def _behind(name: str) -> list[xr.Dataset]:
     """Return the stored logit datasets that an artefact's plan names.
 
-    Of the scale that a figure takes, which is that of `selection.select`; tables show all.
+    Of the scale that a figure takes, which is that of `selection.select`, or of all that a table
+    prints.
     """
     plan = {"table3": "table2", "tableS": "table2"}.get(name, name)
     if plan not in plans.SHOWN:
         return []
+    if name.startswith("table"):
+        try:
+            runs = selection.printed(
+                "logits", plans.TABLE2 if plan == "table2" else recipes.TEACHERS
+            )
+        except store.Missing:
+            return []
+        return [each for some in runs for row in some.by_name.values() for each in row]
     chosen: dict[str, list[xr.Dataset]] = {}
-    everything: list[xr.Dataset] = []
     for scale in reversed(selection.scales()):
         names_of_plan = plans.names(plan, recipes.SCALES[scale])
         stored = {n: store.find("logits", n, scale=scale) for n in names_of_plan}
-        everything += [each for some in stored.values() for each in some]
         if not any(chosen.values()) or all(
             some and len(some) >= len(chosen.get(recipe, [])) for recipe, some in stored.items()
         ):
             chosen = stored
-    if name.startswith("table"):
-        return everything
     return [each for some in chosen.values() for each in some]
 
 
