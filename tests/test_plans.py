@@ -7,7 +7,7 @@ import pytest
 
 from logit_distributions import cli, plans, recipes
 from logit_distributions.errors import ReproError
-from logit_distributions.jobs import Job
+from logit_distributions.jobs import Job, epoch_file
 from logit_distributions.recipes import SCALES, Scale, recipe
 from logit_distributions.store import places
 
@@ -141,6 +141,21 @@ def test_other_files_are_no_speeds(content, tmp_path):
     file.write_text(content)
     with pytest.raises(ReproError, match="expected what 'logitdist bench --json FILE' writes"):
         plans.read_speed(file)
+
+
+def test_what_is_taken_along_holds_every_epoch_that_is_read_later(tmp_path, monkeypatch):
+    for name in ("data", "cache"):
+        monkeypatch.setenv(f"REPRO_{name.upper()}", str(tmp_path / name))
+    at, st = (recipe(name, "medium") for name in ("at", "st"))
+    for wanted in (at, st):
+        for epoch in (1, 2, 3):
+            file = epoch_file(wanted, 0, epoch)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    best = [epoch_file(at, 0, epoch) for epoch in (1, 2, 3)]
+    assert plans.files([Job("logits", at, 0)]) == best
+    assert plans.files([Job("logits", st, 0)]) == []
+    assert plans.files([Job("epochs", st, 0)]) == [epoch_file(st, 0, 2)]
 
 
 def test_more_is_asked_for_more():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from logit_distributions import images, jobs, recipes
+from logit_distributions import choice, images, jobs, recipes
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.jobs import Job
 from logit_distributions.recipes import FIGURE5, SEEDS, TEACHERS, Recipe, Scale, recipe, scale_of
@@ -337,6 +337,16 @@ def files(wanted: Sequence[Job]) -> list[Path]:
             paths[job.path] = None
             continue
         paths |= dict.fromkeys(files(job.needs))
-        if job.partial is not None and job.partial.exists():
-            paths[job.partial] = None
+        unfinished = _epochs_read(job) + ([job.partial] if job.partial is not None else [])
+        paths |= dict.fromkeys(path for path in unfinished if path.exists())
     return list(paths)
+
+
+def _epochs_read(job: Job) -> list[Path]:
+    """Return the checkpoints beside the last that a job reads: to record, or to choose among."""
+    epochs: list[int] = []
+    if job.kind == "epochs":
+        epochs = choice.recorded_epochs(job.recipe)
+    elif job.kind == "checkpoint" and choice.known_epoch(job.recipe) is None:
+        epochs = choice.kept_epochs(job.recipe)
+    return [jobs.epoch_file(job.recipe, job.seed, epoch) for epoch in epochs]
