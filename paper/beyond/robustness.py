@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from logit_distributions import recipes, store
-from logit_distributions.read import distribution, ranking
+from logit_distributions.read import capacity, distribution, ranking
 from paper import exit_code, selection, style, tables
 
 NAME = "robustness"
@@ -84,8 +84,8 @@ def _network(data: xr.Dataset) -> Network:
     manifolds = _of_seed("capacity", name, data)
     if manifolds is not None:
         layer = manifolds.sel(layer=LAYER)
-        statistics["capacity"] = float(layer["combined_capacity"])
-        statistics["radius"] = float(layer["radius"].mean())
+        statistics["capacity"] = capacity.estimates(layer)["theory"].value
+        statistics["radius"] = float(layer["radius"].values[capacity.is_kept(layer)].mean())
     return Network(_kind(data), scale, 100 * float(data["robust"].values[-1].mean()), statistics)
 
 

@@ -47,6 +47,32 @@ _SAMPLE = {
     "index": Variable(("sample",), "i", "position in the original files of the part"),
 }
 
+_WITH_ERROR = (("", ""), ("_se", ", standard error"))
+
+_SECOND_EDITION = (
+    (
+        "center_kept",
+        ("layer", "manifold"),
+        "f",
+        "share of the centre that the package's rule keeps",
+    ),
+    ("guarded_capacity", ("layer",), "m", "mean-field capacity by our rule of the low rank"),
+    ("guarded_low_rank_dimension", ("layer",), "i", "dimensions that our rule removes"),
+    ("guarded_radius", ("layer", "manifold"), "f", "radius by our rule"),
+    ("guarded_dimension", ("layer", "manifold"), "f", "dimension by our rule"),
+    ("glue_dimension", ("layer",), "m", "GLUE, whose capacity is the conic one: dimension"),
+    ("glue_radius", ("layer",), "m", "GLUE: radius"),
+    ("glue_utility", ("layer",), "m", "GLUE: capacity over its approximation"),
+    ("glue_approximate_capacity", ("layer",), "m", "GLUE: capacity by radius and dimension"),
+    ("glue_center_alignment", ("layer",), "m", "GLUE: mean |cosine| of two centres"),
+    ("glue_axis_alignment", ("layer",), "m", "GLUE: mean |cosine| of two axes"),
+    ("glue_center_axis_alignment", ("layer",), "m", "GLUE: mean |cosine| of centre and axis"),
+    ("glue_ambiguous_share", ("layer",), "f", "GLUE: share of draws without unique anchors"),
+    ("glue_manifold_dimension", ("layer", "manifold"), "m", "GLUE: a manifold's dimension"),
+    ("glue_manifold_radius", ("layer", "manifold"), "m", "GLUE: a manifold's radius"),
+)
+"""Of a layer's manifolds, since the kernels have them."""
+
 KINDS: dict[str, dict[str, Variable]] = {
     "logits": {
         **_SAMPLE,
@@ -105,6 +131,11 @@ KINDS: dict[str, dict[str, Variable]] = {
                 ("conic", "conic capacity of centred points"),
             )
             for end, by in (("", ""), ("_low", ", 95 % from"), ("_high", ", 95 % to"))
+        },
+        **{
+            f"{name}{end}": Variable(dims, kind, f"{meaning}{by}", since="2026-11-25")
+            for name, dims, kind, meaning in _SECOND_EDITION
+            for end, by in (_WITH_ERROR if (dims, kind) == (("layer",), "m") else (("", ""),))
         },
         "simulated_features": Variable(("layer", "draw"), "m", "fewest features that separate"),
         "unbiased_features": Variable(("layer", "draw"), "m", "the same without a bias"),
