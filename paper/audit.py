@@ -29,7 +29,7 @@ from logit_distributions.read.capacity import (
     rows,
     table,
 )
-from logit_distributions.recipes import EXEMPLAR_SETS, POINTS, Manifolds, recipe
+from logit_distributions.recipes import CAPACITY_STAGES, Manifolds, recipe
 from paper import exit_code, selection
 
 Array = NDArray[np.float64]
@@ -154,12 +154,9 @@ def stored() -> dict[str, list[xr.Dataset]]:
     Missing
         If there is none of adversarial manifolds.
     """
-    more = [f"set-{number}" for number in EXEMPLAR_SETS] + [f"points-{count}" for count in POINTS]
-    stages = {
-        "adversarial": ["capacity", *(f"capacity/{each}" for each in more)],
-        "random": ["capacity/random"],
-        "class": ["capacity/class"],
-    }
+    stages: dict[str, list[str]] = {"adversarial": [], "random": [], "class": []}
+    for stage, settings in CAPACITY_STAGES.items():
+        stages[settings.get("kind", "adversarial")].append(stage)
     by_kind = {
         kind: [
             each

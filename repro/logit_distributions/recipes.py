@@ -519,6 +519,15 @@ POINTS = (10, 25, 100)
 POINTS_LAYERS = ("layer1.1", "layer3.1")
 """An early and a late layer, which are measured with those."""
 
+CAPACITY_STAGES: dict[str, dict[str, Any]] = {
+    "capacity": {},
+    "capacity/random": {"kind": "random"},
+    "capacity/class": {"kind": "class"},
+    **{f"capacity/set-{number}": {"exemplar_set": number} for number in EXEMPLAR_SETS},
+    **{f"capacity/points-{count}": {"points": count} for count in POINTS},
+}
+"""What the manifolds of each stage are, where they are not the usual ones."""
+
 STEPS = (0.001, 0.01, 0.1)
 """L2 lengths of the gradient step of eq. (6) over that of the image; Figure C.3 has 0.1."""
 
@@ -564,16 +573,9 @@ def manifolds(stage: str, recipe: Recipe) -> Manifolds:
     planned = Manifolds(eps=recipe.eps, step=recipe.eps / 4)
     if scale_of(recipe).name == "miniature":
         planned = replace(planned, exemplars=10, points=5, n_t=20, draws=5)
-    variants: dict[str, dict[str, Any]] = {
-        "capacity": {},
-        "capacity/random": {"kind": "random"},
-        "capacity/class": {"kind": "class"},
-        **{f"capacity/set-{number}": {"exemplar_set": number} for number in EXEMPLAR_SETS},
-        **{f"capacity/points-{count}": {"points": count} for count in POINTS},
-    }
-    if stage not in variants:
-        raise ReproError(f"unknown stage {stage!r}: expected one of {', '.join(variants)}")
-    return replace(planned, **variants[stage])
+    if stage not in CAPACITY_STAGES:
+        raise ReproError(f"unknown stage {stage!r}: expected one of {', '.join(CAPACITY_STAGES)}")
+    return replace(planned, **CAPACITY_STAGES[stage])
 
 
 def measured_layers(stage: str) -> tuple[str, ...] | None:
