@@ -37,7 +37,7 @@ report: $(READER)/done ## Write build/report.html: everything on one page, with 
 claims: $(READER)/done ## Print a verdict on every claim of the paper; PLACEBO=1 tries its rules
 	@$(READER)/bin/python -m paper.claims $(if $(PLACEBO),--placebo)
 
-beyond: $(READER)/done ## What the paper does not have: statistics that go with robustness
+beyond: $(READER)/done ## What the paper does not have: what goes with robustness, GLUE
 	@for each in $(BEYOND); do $(READER)/bin/python -m paper.beyond.$$each || exit 1; done
 
 audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory against simulation; RECOMPUTE=1 redoes a layer
