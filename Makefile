@@ -51,6 +51,9 @@ validate: $(READER)/done ## Check every stored dataset
 
 test: $(FULL)/done ## Run the tests
 	$(FULL)/bin/python -m pytest -q
+	@echo "What computes with networks once more, as on a processor that knows AVX2 only:"
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(FULL)/bin/python -m pytest -q \
+		tests/test_train.py tests/test_stored.py tests/test_capacity.py -k "not official"
 	@echo "The kernels once more, uncompiled, where coverage can see every line:"
 	@mkdir -p build
 	NUMBA_DISABLE_JIT=1 $(FULL)/bin/coverage run -m pytest -q tests/test_kernels_*.py
