@@ -126,9 +126,9 @@ def _beside_others(datasets: list[xr.Dataset], layers: list[str]) -> str:
     fall = capacity_of[steepest] / capacity_of[steepest + 1]
     return (
         "In public results for a standard ResNet-18 (Dapello et al. 2021) capacity falls 16-fold "
-        "at the first convolution and rises 6-fold by the last stage; in ST here it falls most from "
-        f"{layers[steepest]} to {layers[steepest + 1]}, by a factor of {fall:.1f}, and ends at "
-        f"{capacity_of[-1] / capacity_of.min():.1f} times its least."
+        "at the first convolution and rises 6-fold by the last stage; in ST here it falls most "
+        f"from {layers[steepest]} to {layers[steepest + 1]}, by a factor of {fall:.1f}, and ends "
+        f"at {capacity_of[-1] / capacity_of.min():.1f} times its least."
     )
 
 
