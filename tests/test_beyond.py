@@ -7,7 +7,7 @@ import pytest
 
 from logit_distributions import recipes, store
 from logit_distributions.read import distribution
-from paper.beyond import questions, robustness
+from paper.beyond import controls, questions, robustness
 from paper.beyond.__main__ import main
 from paper.beyond.robustness import Network
 from paper.claims import terms, verdicts
@@ -76,7 +76,7 @@ def test_questions_are_no_claims_of_the_paper_and_ask_for_controls():
         assert any(f'"{name}"' in claim.measure for name in controls), claim.id
         assert bool(claim.because) == (claim.fixed == "after")
         stated, direction = (
-            verdicts.Window.parse(text) for text in (claim.stated, claim.direction)
+            verdicts.Window.parse(text) for text in (claim.stated, claim.direction or claim.stated)
         )
         assert direction.low <= stated.low < stated.high <= direction.high
 
@@ -88,7 +88,7 @@ def test_questions_wait_in_one_line_for_networks_that_are_not_trained(results):
     assert waiting.notes[-1].endswith("make them with 'logitdist make controls --scale small'.")
 
 
-def write_controls(folder, accuracies, seeds=(0, 1, 2)):
+def write_controls(folder, accuracies, seeds=(0, 1, 2), natural=100):
     """Write made-up students with these adversarial accuracies, one number a seed."""
     for name, values in accuracies.items():
         for seed, value in zip(seeds, values, strict=False):
@@ -96,7 +96,8 @@ def write_controls(folder, accuracies, seeds=(0, 1, 2)):
             data = toy_results.logits(recipe, seed, toy_results.SAMPLES)
             label = data["label"].values
             robust = np.arange(len(label)) < round(value / 100 * len(label))
-            right = np.eye(10, dtype=np.float32)[label]
+            hits = np.arange(len(label)) < natural / 100 * len(label)
+            right = np.eye(10, dtype=np.float32)[np.where(hits, label, (label + 2) % 10)]
             wrong = np.eye(10, dtype=np.float32)[(label + 1) % 10]
             data["logits"] = (("sample", "class"), right)
             data["adversarial_logits"] = (
@@ -133,3 +134,39 @@ def test_questions_are_judged_by_both_kinds_of_noise(results):
     assert noisy.high - noisy.low > 2 * (value.high - value.low)
     rows = {row[0]: row for row in questions.table().rows}
     assert rows[value.claim.quotation][-1] == "small, 3 seeds"
+
+
+def test_the_2_by_2_has_main_effects_interaction_and_both_kinds_of_noise(results):
+    write_controls(results / "data", CELLS)
+    terms.forget()
+    rows = {row[0]: row[2:] for row in controls.table().rows}
+    exact = {
+        name: np.array([
+            100 * round(value / 100 * toy_results.SAMPLES) / toy_results.SAMPLES
+            for value in values
+        ]) for name, values in CELLS.items()
+    }  # fmt: skip
+    normal, correct, permuted, both = (exact[name] for name in controls.CELLS)
+    correcting = ((normal - correct) + (permuted - both)) / 2
+    assert float(rows["cost of correcting errors"][3]) == pytest.approx(correcting.mean(), abs=0.01)
+    interaction = (correct - both) - (normal - permuted)
+    assert float(rows["interaction"][3]) == pytest.approx(interaction.mean(), abs=0.01)
+    assert rows["interaction"][0] == "0, 1, 2"
+    notes = " ".join(controls.table().notes)
+    trainings = interaction.std(ddof=1) / np.sqrt(3)
+    assert f"{trainings:.2f} from trainings" in notes
+    assert "Not stored yet: st, at, hybrid, random-errors" in notes
+
+
+@pytest.mark.parametrize("cells", [("normal",), ("normal", "correct", "hybrid-reversed"), CELLS])
+def test_controls_are_drawn_from_whatever_is_there(results, cells):
+    names = [*cells, "st", "label-smoothing-0.1", "label-smoothing-0.3"]
+    write_controls(results / "data", {name: CELLS.get(name, (5, 6, 7)) for name in names})
+    terms.forget()
+    assert main(["controls"]) == 0
+    text = (results / "build" / "figures" / "beyond.controls.txt").read_text()
+    assert ("B: the 2 × 2" in text) == (cells == CELLS)
+    assert "logit-squeezing-0.01" in text
+    table = (results / "build" / "tables" / "beyond.controls.txt").read_text()
+    assert "labels; label smoothing, strength 0.3" in table
+    assert ("The 2 × 2 waits" in table) == (cells != CELLS)
