@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from logit_distributions import recipes, store
 from logit_distributions.read import capacity, distribution, ranking
-from paper import exit_code, selection, style, tables
+from paper import selection, style, tables
 
 NAME = "robustness"
 DEPTH = 5
@@ -118,8 +117,13 @@ def correlation(some: list[Network], statistic: str) -> tuple[float, int]:
     return ranking.rank_correlation(first, second), len(pairs)
 
 
-def table(everyone: list[Network]) -> tables.Table:
+def table() -> tables.Table:
     """Return the rank correlations by scale and group of networks."""
+    return correlations(networks())
+
+
+def correlations(everyone: list[Network]) -> tables.Table:
+    """Return the same of some networks."""
     groups = {
         f"{scale}, {group}": [n for n in everyone if n.scale == scale and member(n)]
         for scale in dict.fromkeys(n.scale for n in everyone)
@@ -153,7 +157,7 @@ def best(everyone: list[Network]) -> str:
     return "; ".join(clauses)
 
 
-def make() -> Figure:
+def figure() -> Figure:
     """Return a scatter of every statistic against robustness."""
     everyone = networks()
     scales = list(dict.fromkeys(n.scale for n in everyone))
@@ -166,8 +170,8 @@ def make() -> Figure:
         teacher are not independent, so no interval is given, and that two numbers go together does
         not say that one brings about the other.
     """
-    figure = style.canvas(7.2, 4.6, text)
-    panels = figure.subplots(2, 3, sharey=True)
+    drawing = style.canvas(7.2, 4.6, text)
+    panels = drawing.subplots(2, 3, sharey=True)
     for axes, letter, (statistic, words) in zip(
         panels.flat, "ABCDEF", STATISTICS.items(), strict=True
     ):
@@ -188,14 +192,5 @@ def make() -> Figure:
     for axes in panels[:, 0]:
         axes.set_ylabel("adversarial accuracy (%)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(KINDS))
-    return figure
-
-
-def _print() -> int:
-    print(tables.save(f"beyond.{NAME}", lambda: table(networks())).text())
-    return style.main(f"beyond.{NAME}", make)
-
-
-if __name__ == "__main__":
-    sys.exit(exit_code(f"beyond.{NAME}", _print))
+    drawing.legend(handles, labels, loc="outside upper center", ncols=len(KINDS))
+    return drawing

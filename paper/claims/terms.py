@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import log_softmax
 
-from logit_distributions import images, manipulations, recipes, store
+from logit_distributions import choice, images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.read import capacity, distribution, pictures, ranking
 from logit_distributions.store import places
@@ -244,6 +245,21 @@ def _log_correlation(first: Sequence[Estimate], second: Sequence[Estimate]) -> E
     return Estimate({key: of(key) for key in _common([*first, *second])})
 
 
+def _retrained(estimate: Estimate) -> Estimate:
+    """Return an estimate whose interval is one for other trainings too, not for images alone.
+
+    Every resample moves all seeds together by a draw of Student's t, times the standard error of
+    the mean over seeds. Of one seed it is what it was: `Measures.another_training` draws for it.
+    """
+    values = np.array(list(estimate.values.values()))
+    if len(values) < 2:
+        return estimate
+    quantiles = stats.t.ppf((np.arange(RESAMPLES) + 0.5) / RESAMPLES, len(values) - 1)
+    draws = np.random.default_rng(len(values)).permutation(quantiles)
+    moved = np.concatenate([[0.0], draws * values.std(ddof=1) / np.sqrt(len(values))])
+    return Estimate({key: v + moved for key, v in estimate.units.items()}, estimate.images)
+
+
 COMBINATIONS: dict[str, Any] = {
     "abs": abs,
     "range": range,
@@ -254,6 +270,7 @@ COMBINATIONS: dict[str, Any] = {
     "slope": _slope,
     "steps": _steps,
     "log_correlation": _log_correlation,
+    "retrained": _retrained,
     "blocks": capacity.BLOCKS,
     "layers": capacity.LAYERS,
     "simulated_layers": capacity.SIMULATED_LAYERS,
@@ -268,7 +285,7 @@ TERMS = (
     "hours", "bench_ratio", "mean", "skewness", "above", "below", "first_bin", "share_rising",
     "margin_fall", "errors_at", "border_roughness", "picture_diversity", "neighbour_distance",
     "random_distance", "neighbour_same_class", "distance_to_teacher", "best_epoch",
-    "stored_epochs", "manifold", "radius_share", "separable_share",
+    "chosen", "stored_epochs", "manifold", "radius_share", "separable_share",
 )  # fmt: skip
 
 Role = tuple[str, str, tuple[int, ...]]
@@ -600,6 +617,10 @@ class Measures:
         """Return the teacher's epoch that maximises an accuracy of the student."""
         points = _sweep(accuracy, self.teacher_epochs)
         return _over(lambda values: np.array(list(points), float)[values.argmax(0)])(points)
+
+    def chosen(self, regularizer: str) -> str:
+        """Return the recipe of a regularizer at the strength that `choice.best_strength` takes."""
+        return choice.best_strength(regularizer, self.scale, self.dataset)
 
     def stored_epochs(self, name: str, until: float = 1.0) -> list[int]:
         """Return the epochs of which logits are stored, up to a share of the training."""

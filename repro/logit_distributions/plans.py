@@ -5,13 +5,14 @@ An artefact's plan is a list of jobs, finished results first. Hours are estimate
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from logit_distributions import choice, images, jobs, recipes
+from logit_distributions import choice, images, jobs, recipes, store
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.jobs import Job
 from logit_distributions.recipes import FIGURE5, SEEDS, TEACHERS, Recipe, Scale, recipe, scale_of
@@ -29,7 +30,11 @@ OF_TEACHERS = (
     "table1", "figure1", "figure2", "figure3", "figureB1", "figureB2", "figureB3",
 )  # fmt: skip
 CONTROLS = "controls"
-"""The plan of what the paper does not have: other students, and regularizers at each strength."""
+"""The plan of what the paper does not have: other students, and regularizers at each strength.
+
+Once the logs of all strengths are stored, the plan has the chosen ones' other seeds too, and their
+verification by the full AutoAttack.
+"""
 
 MANIFOLDS = "manifolds"
 """The plan of what the capacities of the first seed depend on, beside the network."""
@@ -66,6 +71,15 @@ def names(plan: str, scale: Scale) -> tuple[str, ...]:
     }
     shown["figures"] = tuple(dict.fromkeys(name for each in shown.values() for name in each))
     return shown[plan]
+
+
+def regularizers(scale: Scale, dataset: str = "cifar10") -> tuple[str, ...]:
+    """Return the regularizers at the strengths that validation chooses, as far as it can yet."""
+    best = []
+    for name in recipes.REGULARIZERS:
+        with contextlib.suppress(store.Missing):
+            best.append(choice.best_strength(name, str(scale), dataset))
+    return tuple(best)
 
 
 def is_sweep(wanted: Recipe) -> bool:
@@ -124,6 +138,9 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
         yield from _trained_and_attacked(recipes.CONTROLS, scale, dataset, seeds)
         strengths = [n for n in recipes.names(scale) if n.startswith(tuple(recipes.REGULARIZERS))]
         yield from _trained_and_attacked(strengths, scale, dataset, seeds[:1])
+        best = regularizers(scale, dataset)
+        yield from _trained_and_attacked(best, scale, dataset, seeds[1:])
+        yield from _each(VERIFIED_BY[0], ("at", *best), scale, dataset, seeds[:1])
     elif word == "figureC3":
         yield from _each("theory", TABLE2, scale, dataset, seeds[:1])
     else:
