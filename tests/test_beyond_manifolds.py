@@ -7,8 +7,8 @@ import pytest
 
 from logit_distributions import recipes, store
 from logit_distributions.read import capacity
-from paper import capacities, figure5, style
-from paper.beyond import glue, points
+from paper import capacities, figure5
+from paper.beyond.__main__ import main as make
 from tests import toy_results
 
 
@@ -33,23 +33,23 @@ def with_points(folder, name, count, factor):
 
 
 def test_glue_is_drawn_of_what_is_measured(results, capsys):
-    assert style.main("beyond.glue", glue.make) == 0, capsys.readouterr().err
+    assert make(["glue"]) == 0, capsys.readouterr().err
     text = (results / "build" / "figures" / "beyond.glue.txt").read_text()
     assert "AT 0, 1; normal 0" in text
     assert "nan" not in text
     for file in (results / "data" / "capacity").glob("*.nc"):
         before = store.open_dataset(file).drop_vars(["glue_radius"])
         store.write(before, file)
-    assert style.main("beyond.glue", glue.make) == 1
+    assert make(["glue"]) == 1
     assert "make it with 'logitdist make capacity/at --scale small'" in capsys.readouterr().err
 
 
 def test_capacities_are_drawn_against_points(results, capsys):
-    assert style.main("beyond.points", points.make) == 1
+    assert make(["points"]) == 1
     assert "make it with 'logitdist make manifolds --scale small'" in capsys.readouterr().err
     for count, factor in ((10, 2.0), (100, 0.9)):
         with_points(results, "at", count, factor)
-    assert style.main("beyond.points", points.make) == 0, capsys.readouterr().err
+    assert make(["points"]) == 0, capsys.readouterr().err
     text = (results / "build" / "figures" / "beyond.points.txt").read_text()
     assert "From M = 50 to 100 the conic capacity falls by 10% to 10% after layer1.1" in text
 

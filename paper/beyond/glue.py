@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -12,13 +10,12 @@ from logit_distributions import recipes, store
 from logit_distributions.read import capacity
 from paper import capacities, selection, style
 
-NAME = "glue"
 PANELS = {"conic_capacity": "capacity", **{f"glue_{name}": w for name, w in capacity.GLUE.items()}}
 FEW = ("pool", "logits")
 """Layers of fewer features than labellings of all exemplars can be separated in."""
 
 
-def make() -> Figure:
+def figure() -> Figure:
     """Return the figure.
 
     Raises
@@ -49,8 +46,8 @@ def make() -> Figure:
         utility capacity over it. Band: sd over seeds where there are two or more; {_draws(first)}.
         {_about(runs, measured)}
     """
-    figure = style.canvas(8.2, 8.6, text)
-    panels = np.asarray(figure.subplots(4, 2, sharex=True))
+    drawing = style.canvas(8.2, 8.6, text)
+    panels = np.asarray(drawing.subplots(4, 2, sharex=True))
     places = np.arange(len(layers))
     for axes, letter, (quantity, title) in zip(
         panels.flat, "ABCDEFGH", PANELS.items(), strict=True
@@ -70,8 +67,8 @@ def make() -> Figure:
         axes.grid(axis="x", color="#eeeeee", linewidth=0.8)
         axes.set_axisbelow(True)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=7, handlelength=2.4)
-    return figure
+    drawing.legend(handles, labels, loc="outside upper center", ncols=7, handlelength=2.4)
+    return drawing
 
 
 def _measured(datasets: list[xr.Dataset]) -> list[xr.Dataset]:
@@ -98,7 +95,3 @@ def _about(runs: selection.Selection, measured: dict[str, list[xr.Dataset]]) -> 
         if some
     )
     return f"{runs.setting()}; seeds: {seeds}."
-
-
-if __name__ == "__main__":
-    sys.exit(style.main(f"beyond.{NAME}", make))

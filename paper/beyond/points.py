@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -12,11 +10,10 @@ from logit_distributions import recipes, store
 from logit_distributions.read import capacity
 from paper import capacities, style
 
-NAME = "points"
 ESTIMATORS = ("theory", "guarded", "simulated", "conic")
 
 
-def make() -> Figure:
+def figure() -> Figure:
     """Return the figure.
 
     Raises
@@ -39,8 +36,8 @@ def make() -> Figure:
         of the low rank and by ours, simulation with a bias, conic geometry. Bars: 95 % intervals
         of the estimators for these very manifolds. {_settled(curves)} {runs.setting()}; seed 0.
     """
-    figure = style.canvas(8.2, 4.6, text)
-    panels = np.asarray(figure.subplots(2, len(ESTIMATORS), sharex=True, sharey="row"))
+    drawing = style.canvas(8.2, 4.6, text)
+    panels = np.asarray(drawing.subplots(2, len(ESTIMATORS), sharex=True, sharey="row"))
     for row, layer in zip(panels, recipes.POINTS_LAYERS, strict=True):
         for axes, estimator in zip(row, ESTIMATORS, strict=True):
             for name, curve in curves.items():
@@ -66,8 +63,8 @@ def make() -> Figure:
     for axes, layer in zip(panels[:, 0], recipes.POINTS_LAYERS, strict=True):
         axes.set_ylabel(f"capacity after {layer}")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=6)
-    return figure
+    drawing.legend(handles, labels, loc="outside upper center", ncols=6)
+    return drawing
 
 
 def _by_points(name: str, scale: str) -> dict[int, xr.Dataset]:
@@ -111,7 +108,3 @@ def _settled(curves: dict[str, dict[int, xr.Dataset]]) -> str:
     if not clauses:
         return ""
     return f"From M = {before} to {last} the conic capacity falls by {', '.join(clauses)}."
-
-
-if __name__ == "__main__":
-    sys.exit(style.main(f"beyond.{NAME}", make))
