@@ -75,4 +75,4 @@ def _measured(scale: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figure5", make))
+    sys.exit(style.main("figure5", make, sys.argv[1:]))
