@@ -22,13 +22,13 @@ paper: $(READER)/done ## Make every table and figure (in build)
 figures: $(READER)/done ## Make every figure; figures/figure3 makes one
 	@$(READER)/bin/python -m paper figures
 
-tables: $(TABLES) ## Print all tables; table2 prints one
+tables: $(TABLES) ## Print all tables; table2 prints one, table2 SCALE=small+eps4 a variation
 
 $(FIGURES) $(FIGURES:%=figures/%): $(READER)/done
 	@$(READER)/bin/python -m paper $(@F)
 
 $(TABLES): $(READER)/done
-	@$(READER)/bin/python -m paper.$@
+	@$(READER)/bin/python -m paper.$@ $(if $(SCALE),--scale $(SCALE))
 
 report: $(READER)/done ## Write build/report.html: everything on one page, with an explorer
 	@$(READER)/bin/python -m paper.report

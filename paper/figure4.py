@@ -212,4 +212,4 @@ def _text(
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figure4", make))
+    sys.exit(style.main("figure4", make, sys.argv[1:]))

@@ -133,4 +133,4 @@ def _beside_others(datasets: list[xr.Dataset], layers: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figure5", make))
+    sys.exit(style.main("figure5", make, sys.argv[1:]))

@@ -119,4 +119,4 @@ def _fit(
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureA8", make))
+    sys.exit(style.main("figureA8", make, sys.argv[1:]))

@@ -60,6 +60,11 @@ class Selection:
         return self.epochs <= 100
 
     @property
+    def eps(self) -> float:
+        """Radius of the Linf ball of the attacks, in pixel units."""
+        return float(self._recipe.get("eps", recipes.ADDED["eps"]))
+
+    @property
     def _recipe(self) -> dict[str, Any]:
         return dict(store.recipe_of(next(iter(self.by_name.values()))[0]))
 
@@ -70,8 +75,10 @@ class Selection:
 
     def setting(self) -> str:
         """Return the scale in words."""
-        width = self._recipe["width"]
-        return f"Scale {self.scale}: ResNet-18 of width {width}, {self.epochs} epochs"
+        network = self._recipe.get("network", recipes.ADDED["network"])
+        if network == recipes.ADDED["network"]:
+            network = f"ResNet-18 of width {self._recipe['width']}"
+        return f"Scale {self.scale}: {network}, {self.epochs} epochs"
 
     def about(self) -> str:
         """Return a sentence on the scale and the seeds, and one on the seeds not stored, if any."""
@@ -154,6 +161,19 @@ def printed(
         for place, each in enumerate(complete)
         if all(each.can_replace(other) for other in complete[place + 1 :])
     ]
+
+
+def at_scale(stage: str, names: Sequence[str], scale: str, dataset: str = "cifar10") -> Selection:
+    """Return the stored datasets of recipes at one scale, such as ``small+eps4``.
+
+    Raises
+    ------
+    ReproError
+        If there is no such scale.
+    Missing
+        If a recipe is not stored.
+    """
+    return _at_scale(stage, names, (), dataset, str(recipes.Scale.parse(scale)), paired=True)
 
 
 def selections(

@@ -2,6 +2,9 @@
 
 import importlib.util
 import os
+import pkgutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
 from scipy.special import chdtri, ndtri
 
 import manifold_capacity as mc
@@ -384,6 +388,43 @@ def test_truncated_code_is_compiled_anew(tmp_path, monkeypatch, damage, suffix, 
     assert again(5.0) == 10.0
     if replaceable:
         assert again.stats.cache_hits.total() == 1
+
+
+CALL = """
+import numpy as np, manifold_capacity as mc
+points = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+print(mc.anchor_points(points, np.ones((3, 2))).sq_distance.tolist())
+"""
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+def test_a_kernel_called_directly_survives_a_truncated_cache(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def call():
+        command = [sys.executable, "-c", CALL]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = call()
+    files = [path for path in tmp_path.rglob("*.nb?") if path.is_file()]
+    assert {path.suffix for path in files} == {".nbi", ".nbc"}
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert call() == first != ""
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+def test_every_kernel_keeps_its_code_in_the_cache_that_survives():
+    kernels = [
+        each
+        for module in pkgutil.iter_modules(mc.__path__, "manifold_capacity.")
+        for each in vars(importlib.import_module(module.name)).values()
+        if isinstance(each, Dispatcher)
+    ]
+    assert len(kernels) > 10
+    assert all(isinstance(each._cache, _jit.Cache) for each in kernels)
 
 
 def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):

@@ -20,6 +20,9 @@ from logit_distributions.store import places
 
 SCHEMA = "logit-distributions/1"
 
+FROM_ARRAYS = "arrays"
+"""The attribute ``method`` of what `from_arrays` made."""
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -34,12 +37,16 @@ class Variable:
     since : str or None
         Day from which it is written, as 2026-11-25. Files without it stay valid; where it is there
         it is checked. None: in every file.
+    optional : bool
+        Whether it may be missing in what `from_arrays` made of logits of others, who need not
+        have attacked; in no other dataset.
     """
 
     dims: tuple[str, ...]
     kind: str
     long_name: str
     since: str | None = None
+    optional: bool = False
 
 
 _SAMPLE = {
@@ -78,10 +85,16 @@ KINDS: dict[str, dict[str, Variable]] = {
         **_SAMPLE,
         "logits": Variable(("sample", "class"), "f", "logits on the natural image"),
         "adversarial_logits": Variable(
-            ("sample", "class"), "f", "logits on the strongest adversarial image found"
+            ("sample", "class"),
+            "f",
+            "logits on the strongest adversarial image found",
+            optional=True,
         ),
         "robust": Variable(
-            ("attack", "sample"), "b", "classified correctly after this attack and all before"
+            ("attack", "sample"),
+            "b",
+            "classified correctly after this attack and all before",
+            optional=True,
         ),
     },
     "targets": {
@@ -245,7 +258,8 @@ def faults(dataset: xr.Dataset) -> Iterable[str]:
 
 def _variable_fault(dataset: xr.Dataset, name: str, variable: Variable) -> str | None:
     if name not in dataset:
-        return None if variable.since else f"missing variable {name!r}"
+        optional = variable.optional and dataset.attrs.get("method") == FROM_ARRAYS
+        return None if variable.since or optional else f"missing variable {name!r}"
     stored = dataset[name]
     if stored.dims != variable.dims:
         return f"{name}: expected dimensions {variable.dims}, got {stored.dims}"
@@ -275,11 +289,11 @@ def _sample_faults(dataset: xr.Dataset) -> Iterable[str]:
     if "robust" not in dataset:
         return
     natural = dataset["logits"].values.argmax(1) == label
-    adversarial = dataset["adversarial_logits"].values.argmax(1) == label
     robust = dataset["robust"].values
-    count = int((robust[-1] != (natural & adversarial)).sum())
-    if count:
-        yield f"robust: contradicts the adversarial logits of {count} samples"
+    if "adversarial_logits" in dataset:
+        adversarial = dataset["adversarial_logits"].values.argmax(1) == label
+        if count := int((robust[-1] != (natural & adversarial)).sum()):
+            yield f"robust: contradicts the adversarial logits of {count} samples"
     count = int((robust[1:] & ~robust[:-1]).any(0).sum()) + int((robust[0] & ~natural).sum())
     if count:
         yield f"robust: {count} samples are robust after an attack but not before it"
