@@ -112,7 +112,7 @@ def table() -> tables.Table:
                     tables.interval(ours.adversarial, ours.samples),
                 )
             )
-    notes = [tables.METHOD_NOTE, f"{runs.setting()}."]
+    notes = [tables.method_note(), f"{runs.setting()}."]
     try:
         rows += _effects(runs.scale, notes)
     except (store.Missing, terms.Unsuitable) as error:
