@@ -7,7 +7,7 @@ import pytest
 
 from logit_distributions import recipes, store
 from logit_distributions.read import distribution
-from paper.beyond import controls, distances, masking, questions, robustness
+from paper.beyond import calibration, controls, distances, masking, questions, robustness
 from paper.beyond.__main__ import main
 from paper.beyond.robustness import Network
 from paper.claims import terms, verdicts
@@ -222,3 +222,16 @@ def test_what_is_not_measured_is_one_line(name, results, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"make it with 'logitdist make {name}/st --scale small'" in error
+
+
+def test_calibration_is_drawn_of_natural_and_attacked_images(results, capsys):
+    toy_results.write(results / "data")
+    assert main(["calibration"]) == 0
+    rows = {row[:2]: row for row in calibration.table().rows}
+    assert rows.keys() >= {("ST", "natural"), ("AT", "attacked"), ("normal", "attacked")}
+    st = store.find("logits", "st", scale="small")[0]
+    errors = 100 * (st["adversarial_logits"].values.argmax(1) != st["label"].values).mean()
+    assert float(rows["ST", "attacked"][-1]) == pytest.approx(errors, abs=0.1)
+    text = (results / "build" / "figures" / "beyond.calibration.txt").read_text()
+    assert "ST, attacked: " in text
+    assert "nan" not in text + capsys.readouterr().out
