@@ -7,7 +7,7 @@ import pytest
 
 from logit_distributions import recipes, store
 from logit_distributions.read import distribution
-from paper.beyond import controls, questions, robustness
+from paper.beyond import calibration, controls, distances, masking, questions, robustness
 from paper.beyond.__main__ import main
 from paper.beyond.robustness import Network
 from paper.claims import terms, verdicts
@@ -170,3 +170,68 @@ def test_controls_are_drawn_from_whatever_is_there(results, cells):
     table = (results / "build" / "tables" / "beyond.controls.txt").read_text()
     assert "labels; label smoothing, strength 0.3" in table
     assert ("The 2 × 2 waits" in table) == (cells != CELLS)
+
+
+def save(stage, name, made):
+    store.write(made, store.path_of(stage, recipes.recipe(name).run(0)))
+
+
+def test_masking_is_drawn_from_whatever_is_there(results, capsys):
+    st, at = (recipes.recipe(name) for name in recipes.TEACHERS)
+    save("masking", "at", toy_results.masking(at, 0, ["st", "normal"]))
+    masked = toy_results.masking(st, 0, ["at"])
+    masked["survives_square"][:] = False
+    save("masking", "st", masked)
+    assert main(["masking"]) == 0
+    printed = capsys.readouterr().out
+    assert "AT: no sign of masked gradients: 0.0 % survive in a ball of 64/255" in printed
+    assert "ST: signs of masked gradients: Square, which needs no gradient, fools 59" in printed
+    assert "Not stored yet: normal, fix-1-permute, correct-fix-1, hybrid" in printed
+    text = (results / "build" / "figures" / "beyond.masking.txt").read_text()
+    assert "Signs of masked gradients: ST." in text
+    _, read = masking.readings()
+    assert read["st"].only_others == {"at": 0}
+    assert read["at"].only_others == {"st": 0}
+
+
+def test_distances_are_drawn_and_go_with_robustness(results, capsys):
+    recipe = recipes.recipe("at")
+    data = toy_results.distances(recipe, 0)
+    save("distances", "at", data)
+    store.write(toy_results.logits(recipe, 0, 120), store.path_of("logits", recipe.run(0)))
+    assert main(["distances", "robustness"]) == 0
+    (row,) = distances.table().rows
+    right = data["natural"].values
+    slopes = [
+        255 * data["gap"].values[i] / data["gradient_l1"].values[i] for i in np.flatnonzero(right)
+    ]
+    radii = [data["radius"].values[i] * 255 for i in np.flatnonzero(right)]
+    radii = [np.inf if np.isnan(each) else each for each in radii]
+    assert float(row[4]) == pytest.approx(np.median(slopes), abs=0.01)
+    assert float(row[5]) == pytest.approx(np.median(radii), abs=0.01)
+    assert row[0] == "AT"
+    assert "nan" not in capsys.readouterr().out
+    (network,) = robustness.networks()
+    everything = 255 * data["gap"].values / data["gradient_l1"].values
+    assert network.statistics["ratio"] == pytest.approx(np.median(everything))
+
+
+@pytest.mark.parametrize("name", ["masking", "distances"])
+def test_what_is_not_measured_is_one_line(name, results, capsys):
+    assert main([name]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"make it with 'logitdist make {name}/st --scale small'" in error
+
+
+def test_calibration_is_drawn_of_natural_and_attacked_images(results, capsys):
+    toy_results.write(results / "data")
+    assert main(["calibration"]) == 0
+    rows = {row[:2]: row for row in calibration.table().rows}
+    assert rows.keys() >= {("ST", "natural"), ("AT", "attacked"), ("normal", "attacked")}
+    st = store.find("logits", "st", scale="small")[0]
+    errors = 100 * (st["adversarial_logits"].values.argmax(1) != st["label"].values).mean()
+    assert float(rows["ST", "attacked"][-1]) == pytest.approx(errors, abs=0.1)
+    text = (results / "build" / "figures" / "beyond.calibration.txt").read_text()
+    assert "ST, attacked: " in text
+    assert "nan" not in text + capsys.readouterr().out

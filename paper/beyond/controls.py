@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from logit_distributions import plans, recipes, store
+from logit_distributions import choice, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.read import distribution
 from paper import selection, style, tables
@@ -72,7 +72,7 @@ def networks() -> selection.Selection:
     Missing
         If the normal student is stored at none.
     """
-    names = [*plans.TABLE2, *recipes.CONTROLS, *_strengths()]
+    names = [*recipes.TABLE2, *recipes.CONTROLS, *_strengths()]
     by_scale = {}
     for scale in selection.scales():
         stored = {name: store.find("logits", name, scale=scale) for name in names}
@@ -80,7 +80,7 @@ def networks() -> selection.Selection:
             by_scale[scale] = {name: some for name, some in stored.items() if some}
     if not by_scale:
         store.need("logits", "normal", scale=selection.scales()[-1])
-    scale = max(by_scale, key=lambda each: len(by_scale[each].keys() - {*plans.TABLE2}))
+    scale = max(by_scale, key=lambda each: len(by_scale[each].keys() - {*recipes.TABLE2}))
     absent = tuple(name for name in names if name not in by_scale[scale])
     return selection.Selection(scale, by_scale[scale], absent)
 
@@ -96,7 +96,7 @@ def _strengths() -> list[str]:
 def table() -> tables.Table:
     """Return accuracies of every control, and of the 2 × 2 both main effects and interaction."""
     runs = networks()
-    best = plans.regularizers(recipes.Scale.parse(runs.scale))
+    best = choice.regularizers(runs.scale)
     rows: list[tuple[str, ...]] = []
     for name in (*TARGETS, *_strengths()):
         if name in runs.by_name:
@@ -194,7 +194,7 @@ def figure() -> Figure:
 
 
 def _plane(axes: Any, runs: selection.Selection) -> None:
-    best = plans.regularizers(recipes.Scale.parse(runs.scale))
+    best = choice.regularizers(runs.scale)
     shown = {
         name: np.array([_accuracies(each) for each in some])
         for name, some in runs.by_name.items()

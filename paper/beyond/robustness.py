@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from logit_distributions import recipes, store
 from logit_distributions.read import capacity, distribution, ranking
 from paper import selection, style, tables
+from paper.beyond import distances
 
 NAME = "robustness"
 DEPTH = 5
@@ -49,6 +50,7 @@ STATISTICS: dict[str, str] = {
     "overlap": f"AO@{DEPTH} with the AT of its seed",
     "capacity": f"capacity after {LAYER}",
     "radius": f"radius after {LAYER}",
+    "ratio": "median gap / slope (/255)",
 }
 
 
@@ -85,6 +87,9 @@ def _network(data: xr.Dataset) -> Network:
         layer = manifolds.sel(layer=LAYER)
         statistics["capacity"] = capacity.estimates(layer)["theory"].value
         statistics["radius"] = float(layer["radius"].values[capacity.is_kept(layer)].mean())
+    measured = _of_seed("distances", name, data)
+    if measured is not None:
+        statistics["ratio"] = float(np.median(distances.predicted(measured)))
     return Network(_kind(data), scale, 100 * float(data["robust"].values[-1].mean()), statistics)
 
 
@@ -171,9 +176,9 @@ def figure() -> Figure:
         not say that one brings about the other.
     """
     drawing = style.canvas(7.2, 4.6, text)
-    panels = drawing.subplots(2, 3, sharey=True)
+    panels = drawing.subplots(2, 4, sharey=True)
     for axes, letter, (statistic, words) in zip(
-        panels.flat, "ABCDEF", STATISTICS.items(), strict=True
+        panels.flat, "ABCDEFG", STATISTICS.items(), strict=False
     ):
         for kind, colour in KINDS.items():
             for scale, marker in zip(scales, MARKERS, strict=False):
@@ -189,6 +194,7 @@ def figure() -> Figure:
                 )  # fmt: skip
         axes.set_xlabel(words)
         style.panel(axes, letter, "")
+    panels.flat[-1].set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("adversarial accuracy (%)")
     handles, labels = panels[0, 0].get_legend_handles_labels()

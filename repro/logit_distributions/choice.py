@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import xarray as xr
@@ -90,6 +91,15 @@ def best_strength(regularizer: str, scale: str, dataset: str = "cifar10") -> str
     kinds = ("validation_robust_accuracy", "validation_accuracy")
     accuracies = [tuple(float(log[kind].values[-1]) for kind in kinds) for log in logs]
     return names[accuracies.index(max(accuracies))]
+
+
+def regularizers(scale: str, dataset: str = "cifar10") -> tuple[str, ...]:
+    """Return the regularizers at the strengths that validation chooses, as far as it can yet."""
+    best = []
+    for name in recipes.REGULARIZERS:
+        with contextlib.suppress(store.Missing):
+            best.append(best_strength(name, scale, dataset))
+    return tuple(best)
 
 
 def _log(name: str, scale: str, dataset: str) -> xr.Dataset:

@@ -5,17 +5,24 @@ An artefact's plan is a list of jobs, finished results first. Hours are estimate
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from logit_distributions import choice, images, jobs, recipes, store
+from logit_distributions import choice, images, jobs, recipes
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.jobs import Job
-from logit_distributions.recipes import FIGURE5, SEEDS, TEACHERS, Recipe, Scale, recipe, scale_of
+from logit_distributions.recipes import (
+    FIGURE5,
+    SEEDS,
+    TEACHERS,
+    Recipe,
+    Scale,
+    recipe,
+    scale_of,
+)
 
 PAPER = "paper"
 """The plan of everything in the paper."""
@@ -39,7 +46,10 @@ verification by the full AutoAttack.
 MANIFOLDS = "manifolds"
 """The plan of what the capacities of the first seed depend on, beside the network."""
 
-TABLE2 = ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid")
+TABLE2 = recipes.TABLE2
+
+CHECKS = ("masking", "distances")
+"""Plans, and stages, of the networks of Table 2 and the chosen regularizers, seed 0."""
 
 VERIFIED_BY = ("logits/autoattack-full", "logits/odi")
 """Stages that verify the networks of Table 2, seed 0 (paper, section 3)."""
@@ -47,7 +57,7 @@ VERIFIED_BY = ("logits/autoattack-full", "logits/odi")
 PLANS = (
     "table1", "table2", "tableV", "figure1", "figure2", "figure3", "figure4", "figure5",
     "figureA6", "figureA7", "figureA8", "figureB1", "figureB2", "figureB3", "figureC3", "figures",
-    CONTROLS, MANIFOLDS, PAPER,
+    CONTROLS, MANIFOLDS, *CHECKS, PAPER,
 )  # fmt: skip
 
 
@@ -71,15 +81,6 @@ def names(plan: str, scale: Scale) -> tuple[str, ...]:
     }
     shown["figures"] = tuple(dict.fromkeys(name for each in shown.values() for name in each))
     return shown[plan]
-
-
-def regularizers(scale: Scale, dataset: str = "cifar10") -> tuple[str, ...]:
-    """Return the regularizers at the strengths that validation chooses, as far as it can yet."""
-    best = []
-    for name in recipes.REGULARIZERS:
-        with contextlib.suppress(store.Missing):
-            best.append(choice.best_strength(name, str(scale), dataset))
-    return tuple(best)
 
 
 def is_sweep(wanted: Recipe) -> bool:
@@ -138,9 +139,12 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
         yield from _trained_and_attacked(recipes.CONTROLS, scale, dataset, seeds)
         strengths = [n for n in recipes.names(scale) if n.startswith(tuple(recipes.REGULARIZERS))]
         yield from _trained_and_attacked(strengths, scale, dataset, seeds[:1])
-        best = regularizers(scale, dataset)
+        best = choice.regularizers(str(scale), dataset)
         yield from _trained_and_attacked(best, scale, dataset, seeds[1:])
         yield from _each(VERIFIED_BY[0], ("at", *best), scale, dataset, seeds[:1])
+    elif word in CHECKS:
+        shown = (*TABLE2, *choice.regularizers(str(scale), dataset))
+        yield from _each(word, shown, scale, dataset, seeds[:1])
     elif word == "figureC3":
         yield from _each("theory", TABLE2, scale, dataset, seeds[:1])
     else:

@@ -257,7 +257,8 @@ class Scale:
         return f"{self.name}{network}{eps}{f'+{GIVEN}{self.given}' if self.given else ''}"
 
 
-_TABLE2 = ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid")
+TABLE2 = ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid")
+"""The networks of Table 2, teachers first."""
 
 SCALES: dict[str, Scale] = {
     scale.name: scale
@@ -267,11 +268,11 @@ SCALES: dict[str, Scale] = {
         ),
         Scale(
             "medium", 16, 20, (10, 20, 5, 15), sweep_images=2000, schedule="linear",
-            recorded_every=2, published=_TABLE2,
+            recorded_every=2, published=TABLE2,
         ),
         Scale(
             "small", 8, 6, (3, 6, 1, 4, 5, 2), sweep_images=2000,
-            published=(*_TABLE2, "fix-1-average"),
+            published=(*TABLE2, "fix-1-average"),
         ),
         Scale("miniature", 8, 2, (1, 2), images=256, sweep_images=128),
     )
@@ -416,6 +417,7 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "repro": ("apgd-ce", "apgd-dlr"),
     "autoattack": ("apgd-ce", "apgd-dlr"),
     "autoattack-full": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "autoattack-square": ("square",),
     "odi": ("odi",),
 }
 """The attacks that each engine runs, in order, each on what is still classified correctly."""
@@ -429,7 +431,8 @@ class Evaluation:
     ----------
     engine : str
         ``"repro"``: our APGD; ``"autoattack"``: the same two attacks of the official
-        implementation; ``"autoattack-full"``: its standard suite; ``"odi"``.
+        implementation; ``"autoattack-full"``: its standard suite; ``"autoattack-square"``: Square
+        alone, which needs no gradient; ``"odi"``.
     eps : float
         Radius of the Linf ball, in pixel units.
     iterations : int
@@ -467,6 +470,27 @@ class Evaluation:
 
 VERIFIED_IMAGES = 1000
 """Test images on which other engines verify the main evaluation, the first ones."""
+
+
+MASKING_EPS = (1, 2, 4, 8, 16, 32, 64)
+"""Radii at which signs of masked gradients are looked for, in 255ths."""
+
+MASKING_ITERATIONS, MASKING_RESTARTS = (10, 20, 50, 100, 500), (1, 5)
+"""Iterations and restarts, in the ball of the recipe."""
+
+MASKING_IMAGES, DISTANCE_IMAGES = 500, 1000
+"""Test images of the stages ``masking`` and ``distances``, the first ones."""
+
+FARTHEST, RESOLUTION = 64 / 255, 0.25 / 255
+"""The largest radius at which the stage ``distances`` attacks, and how finely it bisects."""
+
+
+def masking(recipe: Recipe) -> list[Evaluation]:
+    """Return the evaluations that tell whether a network masks its gradients, each once."""
+    by_eps = [Evaluation(eps=eps / 255) for eps in MASKING_EPS]
+    by_iterations = [Evaluation(eps=recipe.eps, iterations=each) for each in MASKING_ITERATIONS]
+    by_restarts = [Evaluation(eps=recipe.eps, restarts=each) for each in MASKING_RESTARTS]
+    return list(dict.fromkeys([*by_eps, *by_iterations, *by_restarts]))
 
 
 @dataclass(frozen=True)
@@ -554,7 +578,7 @@ def evaluated_images(stage: str, recipe: Recipe) -> int | None:
     """
     if stage != "logits":
         return min(VERIFIED_IMAGES, recipe.images or VERIFIED_IMAGES)
-    if recipe.name not in (*_TABLE2, *_CONTROLS) or recipe.dataset == "cifar100":
+    if recipe.name not in (*TABLE2, *_CONTROLS) or recipe.dataset == "cifar100":
         return scale_of(recipe).sweep_images
     return recipe.images
 

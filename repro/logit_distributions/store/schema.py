@@ -166,6 +166,32 @@ KINDS: dict[str, dict[str, Variable]] = {
             ("mean", "the mean of the others"),
         )
     },
+    "masking": {
+        **_SAMPLE,
+        "natural": Variable(("sample",), "b", "classified correctly"),
+        "no_gradient": Variable(
+            ("sample",), "b", "the cross-entropy has no gradient in the image at all"
+        ),
+        "eps": Variable(("setting",), "f", "Linf radius, in pixel units"),
+        "iterations": Variable(("setting",), "i", "of APGD"),
+        "restarts": Variable(("setting",), "i", "random restarts of each attack"),
+        "survives": Variable(
+            ("setting", "attack", "sample"), "b", "correct after this attack and all before it"
+        ),
+        "survives_square": Variable(("sample",), "b", "correct after Square alone"),
+        "transferred": Variable(
+            ("target", "sample"), "b", "another network's verdict on the image is correct"
+        ),
+    },
+    "distances": {
+        **_SAMPLE,
+        "natural": Variable(("sample",), "b", "classified correctly"),
+        "gap": Variable(("sample",), "f", "largest minus second largest logit"),
+        "gradient_l1": Variable(("sample",), "f", "L1 norm of the gap's gradient in the pixels"),
+        "radius": Variable(
+            ("sample",), "m", "smallest Linf radius at which the attack succeeds, in pixel units"
+        ),
+    },
 }
 """Variables of each kind of dataset.
 
