@@ -11,6 +11,7 @@ from scipy.linalg import qr
 from scipy.special import stdtrit
 
 from manifold_capacity._input import (
+    MANY,
     Array,
     Manifolds,
     as_manifolds,
@@ -85,7 +86,7 @@ def conic_capacity(
         fit into memory; and where they lie so far from the origin that the
         optimality conditions cannot be met to 1e-9.
     """
-    whole_number("draws", draws, 2, ", for an interval")
+    whole_number("draws", draws, 2, ", for an interval", MANY)
     flag("progress", progress)
     cones = Cones(manifolds, labels, draws, kappa, seed)
     projections = cones.project_all(draws, threads, "conic capacity" if progress else None)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
-from manifold_capacity._input import Array, Manifolds, choice, flag, whole_number
+from manifold_capacity._input import MANY, Array, Manifolds, choice, flag, whole_number
 from manifold_capacity._parallel import for_each, may_stop, one_blas_thread
 from manifold_capacity._result import Result
 from manifold_capacity.conic import Cones, Projection, interval
@@ -120,7 +120,7 @@ def glue(
     0.59 ± 0.01 classes per feature
     >>> dataset = measures.to_xarray()  # labelled, with all settings as attributes
     """
-    whole_number("draws", draws, 2, ", for a standard error")
+    whole_number("draws", draws, 2, ", for a standard error", MANY)
     choice("inactive", inactive, get_args(Inactive))
     flag("progress", progress)
     cones = Cones(manifolds, labels, draws, 0.0, seed)
