@@ -431,6 +431,12 @@ class Evaluation:
     restarts : int
         Random restarts of each attack. The paper does not say; ODI's authors use 20.
     seed : int
+
+    Examples
+    --------
+    >>> from logit_distributions import Evaluation
+    >>> Evaluation("autoattack-full", eps=4 / 255).attacks
+    ('apgd-ce', 'apgd-t', 'fab-t', 'square')
     """
 
     engine: str = "repro"
@@ -487,6 +493,12 @@ class Manifolds:
         Features above which a layer is seen through a Gaussian projection to as many.
     seed : int
         Of everything that is drawn; the same for all networks.
+
+    Examples
+    --------
+    >>> from logit_distributions import Manifolds
+    >>> Manifolds("class", points=20).draws
+    60
     """
 
     kind: Literal["adversarial", "random", "class"] = "adversarial"
