@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -264,11 +264,15 @@ class Accuracy:
     ----------
     natural, adversarial : float
         Means over seeds.
+    images : int
+    robust : ndarray, shape (images,)
+        Share of the seeds whose network resists, by image.
     """
 
     natural: float
     adversarial: float
     images: int
+    robust: NDArray[np.float64] = field(repr=False, compare=False)
 
     def interval(self, kind: str) -> tuple[float, float]:
         """Return the interval of ``"natural"`` or ``"adversarial"`` accuracy, in percent."""
@@ -307,11 +311,13 @@ def sweep(selected: Selection) -> tuple[dict[str, Accuracy], str]:
     for name, datasets in students.items():
         some = [d.isel(sample=slice(count)) for d in datasets if _seed(d) in seeds]
         labels = labels_of(some)
+        robust = np.mean([d["robust"].values[-1] for d in some], axis=0)
         accuracies[name] = Accuracy(
             100
             * float(np.mean([distribution.is_correct(d["logits"].values, labels) for d in some])),
-            100 * float(np.mean([d["robust"].values[-1] for d in some])),
+            100 * float(robust.mean()),
             count,
+            robust,
         )
     plural = "s" if len(seeds) > 1 else ""
     return accuracies, (

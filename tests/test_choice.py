@@ -2,8 +2,9 @@
 
 import pytest
 
-from logit_distributions import choice, recipes
+from logit_distributions import choice, recipes, store
 from logit_distributions.errors import ReproError
+from tests import toy_results
 
 
 def test_kept_and_recorded_epochs():
@@ -44,3 +45,18 @@ def test_best_epoch_is_the_best_trade_off():
     assert choice.best_epoch(log) == 2
     with pytest.raises(ReproError, match="no epoch was validated"):
         choice.best_epoch(log[3:])
+
+
+def test_validation_under_pgd_chooses_the_strength(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    strengths = {0.1: (0.2, 0.9), 0.3: (0.3, 0.5), 0.6: (0.3, 0.7)}
+    for seed, order in ((0, strengths), (1, dict(zip(strengths, [(0.9, 0.9)] * 3, strict=True)))):
+        for strength, (robust, natural) in order.items():
+            recipe = recipes.recipe(f"label-smoothing-{strength}")
+            log = toy_results.log(recipe, seed)
+            log["validation_robust_accuracy"][:] = [0.9, 0.9, robust]  # the last epoch counts
+            log["validation_accuracy"][:] = [0.9, 0.9, natural]
+            store.write(log, store.path_of("log", recipe.run(seed)))
+    assert choice.best_strength("label-smoothing", "small") == "label-smoothing-0.6"
+    with pytest.raises(store.Missing, match="make log/logit-squeezing-0"):
+        choice.best_strength("logit-squeezing", "small")

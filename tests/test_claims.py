@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError
@@ -291,6 +292,13 @@ def test_combinations():
     assert terms.COMBINATIONS["slope"](line).mean == pytest.approx(0.5)
     steps = terms.COMBINATIONS["steps"](line)
     assert [each.mean for each in steps] == pytest.approx([0.5, 1.5, 1.5])
+    again = terms.COMBINATIONS["retrained"](estimate(1, 2, 4, spread=0.0))
+    assert again.values == {(0,): 1, (1,): 2, (2,): 4}
+    half = stats.t.ppf(0.975, 2) * np.std([1, 2, 4], ddof=1) / np.sqrt(3)
+    low, high = again.interval
+    assert (high - low) / 2 == pytest.approx(half, rel=0.03)  # of 500 quantiles
+    alone = estimate(3)
+    assert terms.COMBINATIONS["retrained"](alone) is alone
     lists = [[estimate(np.exp(x)) for x in xs] for xs in ((1, 2, 5), (1.1, 2.3, 4))]
     expected = np.corrcoef((1, 2, 5), (1.1, 2.3, 4))[0, 1]
     for more in ((), (np.nan,)):

@@ -64,13 +64,11 @@ GOOD = '[[claim]]\nid = "a"\nplace = "1"\nquotation = "q"\nstatistic = "s"\narte
         (GOOD + "measure = 3\n", "measure is no text"),
     ],
 )
-def test_a_wrong_register_is_one_line(text, problem, tmp_path, monkeypatch):
+def test_a_wrong_register_is_one_line(text, problem, tmp_path):
     (tmp_path / "claims.toml").write_text(text)
-    monkeypatch.setattr(verdicts, "REGISTER", tmp_path / "claims.toml")
-    read = verdicts.register.__wrapped__
     if problem is None:
-        assert [claim.id for claim in read()] == ["a"]
+        assert [claim.id for claim in verdicts.read(tmp_path / "claims.toml")] == ["a"]
     else:
         with pytest.raises(ReproError, match=problem) as error:
-            read()
+            verdicts.read(tmp_path / "claims.toml")
         assert "\n" not in str(error.value)

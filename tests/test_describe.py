@@ -44,7 +44,7 @@ def test_each_row_says_how_many_images_and_which_attack():
     assert table[0].split() == ["images", "attack", *describe.COLUMNS]
     assert table[1].split()[:6] == ["weaker", "200", "autoattack", "2/255", "20it", "x5"]
     assert table[2].split()[:4] == ["full", "50", "autoattack-full", "8/255"]
-    assert "AT, scale small" in table[-3]
+    assert "AT, scale small" in table[-4]
     natural = 100 * distribution.is_correct(weaker["logits"].values, weaker["label"].values).mean()
     low, high = distribution.wilson_interval(natural / 100, 200)
     assert re.search(rf"{natural:.2f} +\[{100 * low:.2f}, {100 * high:.2f}\]", table[1])

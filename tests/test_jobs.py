@@ -49,6 +49,14 @@ def test_students_need_their_teachers_targets():
     assert Job("checkpoint", recipe("at", "paper"), 0).needs[0].epoch == 40
 
 
+def test_masking_needs_the_networks_that_its_images_are_tried_on():
+    job = Job("masking", recipe("normal"), 0)
+    assert [need.words for need in job.needs] == [
+        f"checkpoint/{name}" for name in ("normal", *(n for n in recipes.TABLE2 if n != "normal"))
+    ]
+    assert [need.words for need in Job("distances", recipe("st"), 1).needs] == ["checkpoint/st"]
+
+
 def test_needs_come_first_and_end_with_teachers_that_need_nothing():
     ordered = with_needs(plans.plan([plans.PAPER], SCALES["paper"]))
     place = {job: number for number, job in enumerate(ordered)}
@@ -60,7 +68,9 @@ def test_needs_come_first_and_end_with_teachers_that_need_nothing():
 
 
 def test_no_two_jobs_share_a_file_or_a_lock_with_another_training():
-    every = with_needs(plans.plan(["figures", "tableV", "figure5"], SCALES["medium"]))
+    every = with_needs(
+        plans.plan(["figures", "tableV", "figure5", *plans.CHECKS], SCALES["medium"])
+    )
     assert len({job.path for job in every}) == len(every)
     others = [job for job in every if job.kind != "train"]
     assert len({job.lock for job in others}) == len(others)
@@ -69,7 +79,8 @@ def test_no_two_jobs_share_a_file_or_a_lock_with_another_training():
 @pytest.mark.parametrize("scale", ["small", "medium", "paper", "small+resnet34+eps4"])
 def test_words_name_the_job(scale):
     scale = recipes.Scale.parse(scale)
-    for job in with_needs(plans.plan(["figures", "tableV", "figure5"], scale, seeds=[3])):
+    words = ["figures", "tableV", "figure5", *plans.CHECKS]
+    for job in with_needs(plans.plan(words, scale, seeds=[3])):
         (again,) = jobs.parse(job.words, scale, seeds=[3])
         assert again == job
         assert job.words in job.command

@@ -444,3 +444,11 @@ def test_a_certificate_prints_its_largest_difference_and_survives_failing_solver
     assert certificate.difference.max() < 1e-8
     none = mc.certify(points, t[:, :1], solvers=["no such solver"])
     assert np.isnan(none.difference).all()
+
+
+def test_without_cvxpy_a_certificate_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"certify: expected cvxpy, .*logit-distributions\[certify"
+    ):
+        mc.certify(np.ones((2, 2)), np.ones((2, 1)))

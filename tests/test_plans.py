@@ -5,11 +5,12 @@ import tomllib
 
 import pytest
 
-from logit_distributions import cli, plans, recipes
+from logit_distributions import cli, plans, recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.jobs import Job, epoch_file
+from logit_distributions.jobs import Job, epoch_file, with_needs
 from logit_distributions.recipes import SCALES, Scale, recipe
 from logit_distributions.store import places
+from tests import toy_results
 
 
 def _runs(jobs):
@@ -47,7 +48,8 @@ def test_a_recipe_is_trained_to_its_end_and_attacked():
     ]
 
 
-def test_controls_are_no_part_of_the_paper_and_attacked_on_all_images():
+def test_controls_are_no_part_of_the_paper_and_attacked_on_all_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     medium = SCALES["medium"]
     jobs = plans.plan([plans.CONTROLS], medium)
     assert not set(jobs) & set(plans.plan([plans.PAPER], medium))
@@ -56,9 +58,22 @@ def test_controls_are_no_part_of_the_paper_and_attacked_on_all_images():
         assert recipes.evaluated_images("logits", job.recipe) is None
         seeds.setdefault(job.recipe.name, set()).add(job.seed)
     assert all(seeds[name] == {0, 1, 2} for name in recipes.CONTROLS)
-    strengths = [name for name in seeds if name not in recipes.CONTROLS]
+    strengths = [name for name in seeds if name not in (*recipes.CONTROLS, "at")]
     assert len(strengths) == 6
     assert all(seeds[name] == {0} for name in strengths)
+
+
+def test_the_chosen_strengths_are_trained_thrice_and_verified(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    for strength in recipes.REGULARIZERS["label-smoothing"]:
+        recipe = recipes.recipe(f"label-smoothing-{strength}")
+        log = toy_results.log(recipe, 0)
+        store.write(log, store.path_of("log", recipe.run(0)))
+    words = [(job.words, job.seed) for job in plans.plan([plans.CONTROLS], SCALES["small"])]
+    assert ("logits/label-smoothing-0.1", 2) in words  # of equal ones the least strength
+    assert ("logits/label-smoothing-0.3", 2) not in words
+    assert ("logits/autoattack-full/label-smoothing-0.1", 0) in words
+    assert ("logits/autoattack-full/at", 0) in words
 
 
 def test_sweeps_follow_tables_when_artefacts_are_named():
@@ -163,3 +178,22 @@ def test_more_is_asked_for_more():
     speed = plans.paper_speed()
     assert plans.minutes_to_ask_for(small, speed) < plans.minutes_to_ask_for(paper, speed)
     assert plans.megabytes_to_ask_for(small) < plans.megabytes_to_ask_for(paper)
+
+
+def test_what_capacities_depend_on_is_measured_once_and_beside_the_paper():
+    scale = recipes.SCALES["small"]
+    wanted = plans.plan([plans.MANIFOLDS], scale)
+    assert {job.seed for job in wanted} == {0}
+    settings = [(job.recipe.name, recipes.manifolds(job.stage, job.recipe)) for job in wanted]
+    plain = [
+        (job.recipe.name, recipes.manifolds(job.stage, job.recipe))
+        for job in plans.plan(["figure5"], scale)
+    ]
+    assert len(set(settings)) == len(settings)
+    assert not set(settings) & set(plain)
+    speed = plans.paper_speed()
+    untrained = [job for job in wanted if job.recipe.name == recipes.UNTRAINED]
+    assert [plans.hours(need, speed) for job in untrained for need in with_needs(job.needs)] == [
+        0,
+        0,
+    ]

@@ -114,6 +114,53 @@ def capacities(recipe: recipes.Recipe, seed: int) -> xr.Dataset:
     )
 
 
+def masking(recipe: recipes.Recipe, seed: int, targets: Iterable[str] = ()) -> xr.Dataset:
+    """Return what attacks of every strength find on a network that is honest."""
+    evaluations, targets = recipes.masking(recipe), list(targets)
+    hard = np.random.default_rng([seed, len(recipe.name)]).permutation(SAMPLES) / SAMPLES
+    survives = [hard > 255 * each.eps / 20 for each in evaluations]  # of each image its own radius
+    return xr.Dataset(
+        {
+            "label": ("sample", (np.arange(SAMPLES) % 10).astype(np.int16)),
+            "index": ("sample", np.arange(SAMPLES, dtype=np.int32)),
+            "natural": ("sample", np.ones(SAMPLES, bool)),
+            "no_gradient": ("sample", np.zeros(SAMPLES, bool)),
+            "eps": ("setting", np.array([each.eps for each in evaluations])),
+            "iterations": ("setting", np.array([e.iterations for e in evaluations], np.int32)),
+            "restarts": ("setting", np.array([e.restarts for e in evaluations], np.int32)),
+            "survives": (("setting", "attack", "sample"), np.stack([survives, survives], 1)),
+            "survives_square": ("sample", hard > 0.2),
+            "transferred": (("target", "sample"), np.ones((len(targets), SAMPLES), bool)),
+        },
+        coords={
+            "class": list(CLASSES),
+            "attack": list(Evaluation().attacks),
+            "target": np.array(targets, dtype=str),
+        },
+        attrs=attributes("masking", recipe, seed),
+    )
+
+
+def distances(recipe: recipes.Recipe, seed: int) -> xr.Dataset:
+    """Return radii near those that gaps and slopes predict; one is beyond the largest ball."""
+    draws = np.random.default_rng([seed, len(recipe.name)])
+    gap = draws.gamma(2.0, 4.0 if recipe.name == "st" else 1.0, SAMPLES).astype(np.float32)
+    slope = (gap.mean() * draws.uniform(20, 40, SAMPLES)).astype(np.float32)
+    radius = (gap / slope * draws.uniform(0.6, 1.0, SAMPLES)).astype(np.float32)
+    right = np.arange(SAMPLES) % 4 > 0
+    radius[~right], radius[1] = 0, np.nan
+    values = {"natural": right, "gap": gap, "gradient_l1": slope, "radius": radius}
+    return xr.Dataset(
+        {
+            "label": ("sample", (np.arange(SAMPLES) % 10).astype(np.int16)),
+            "index": ("sample", np.arange(SAMPLES, dtype=np.int32)),
+            **{name: ("sample", each) for name, each in values.items()},
+        },
+        coords={"class": list(CLASSES)},
+        attrs=attributes("distances", recipe, seed),
+    )
+
+
 def write_capacity(folder: Path, name: str, seeds: Iterable[int]) -> None:
     """Write capacities of a network."""
     recipe = recipes.recipe(name)

@@ -13,6 +13,7 @@ Python package, which is theirs under t → -t).
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -306,6 +307,11 @@ def certify(
     solvers : sequence of str
         Names that cvxpy knows.
 
+    Raises
+    ------
+    ImportError
+        If cvxpy is not installed.
+
     Examples
     --------
     >>> import numpy as np
@@ -315,6 +321,11 @@ def certify(
     >>> bool(certificate.difference.max() < 1e-6)
     True
     """
+    if importlib.util.find_spec("cvxpy") is None:
+        raise ImportError(
+            "certify: expected cvxpy, which is not installed; "
+            "pip install 'logit-distributions[certify]' brings it"
+        )
     points, vectors, margin = _check(sD1, t, kappa)
     chosen = np.arange(vectors.shape[1])
     if subset is not None:

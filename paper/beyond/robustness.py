@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,8 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from logit_distributions import recipes, store
-from logit_distributions.read import distribution, ranking
-from paper import exit_code, selection, style, tables
+from logit_distributions.read import capacity, distribution, ranking
+from paper import selection, style, tables
+from paper.beyond import distances
 
 NAME = "robustness"
 DEPTH = 5
@@ -50,6 +50,7 @@ STATISTICS: dict[str, str] = {
     "overlap": f"AO@{DEPTH} with the AT of its seed",
     "capacity": f"capacity after {LAYER}",
     "radius": f"radius after {LAYER}",
+    "ratio": "median gap / slope (/255)",
 }
 
 
@@ -84,8 +85,11 @@ def _network(data: xr.Dataset) -> Network:
     manifolds = _of_seed("capacity", name, data)
     if manifolds is not None:
         layer = manifolds.sel(layer=LAYER)
-        statistics["capacity"] = float(layer["combined_capacity"])
-        statistics["radius"] = float(layer["radius"].mean())
+        statistics["capacity"] = capacity.estimates(layer)["theory"].value
+        statistics["radius"] = float(layer["radius"].values[capacity.is_kept(layer)].mean())
+    measured = _of_seed("distances", name, data)
+    if measured is not None:
+        statistics["ratio"] = float(np.median(distances.predicted(measured)))
     return Network(_kind(data), scale, 100 * float(data["robust"].values[-1].mean()), statistics)
 
 
@@ -118,8 +122,13 @@ def correlation(some: list[Network], statistic: str) -> tuple[float, int]:
     return ranking.rank_correlation(first, second), len(pairs)
 
 
-def table(everyone: list[Network]) -> tables.Table:
+def table() -> tables.Table:
     """Return the rank correlations by scale and group of networks."""
+    return correlations(networks())
+
+
+def correlations(everyone: list[Network]) -> tables.Table:
+    """Return the same of some networks."""
     groups = {
         f"{scale}, {group}": [n for n in everyone if n.scale == scale and member(n)]
         for scale in dict.fromkeys(n.scale for n in everyone)
@@ -153,7 +162,7 @@ def best(everyone: list[Network]) -> str:
     return "; ".join(clauses)
 
 
-def make() -> Figure:
+def figure() -> Figure:
     """Return a scatter of every statistic against robustness."""
     everyone = networks()
     scales = list(dict.fromkeys(n.scale for n in everyone))
@@ -166,10 +175,10 @@ def make() -> Figure:
         teacher are not independent, so no interval is given, and that two numbers go together does
         not say that one brings about the other.
     """
-    figure = style.canvas(7.2, 4.6, text)
-    panels = figure.subplots(2, 3, sharey=True)
+    drawing = style.canvas(7.2, 4.6, text)
+    panels = drawing.subplots(2, 4, sharey=True)
     for axes, letter, (statistic, words) in zip(
-        panels.flat, "ABCDEF", STATISTICS.items(), strict=True
+        panels.flat, "ABCDEFG", STATISTICS.items(), strict=False
     ):
         for kind, colour in KINDS.items():
             for scale, marker in zip(scales, MARKERS, strict=False):
@@ -185,17 +194,9 @@ def make() -> Figure:
                 )  # fmt: skip
         axes.set_xlabel(words)
         style.panel(axes, letter, "")
+    panels.flat[-1].set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("adversarial accuracy (%)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(KINDS))
-    return figure
-
-
-def _print() -> int:
-    print(tables.save(f"beyond.{NAME}", lambda: table(networks())).text())
-    return style.main(f"beyond.{NAME}", make)
-
-
-if __name__ == "__main__":
-    sys.exit(exit_code(f"beyond.{NAME}", _print))
+    drawing.legend(handles, labels, loc="outside upper center", ncols=len(KINDS))
+    return drawing

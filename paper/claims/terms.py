@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import log_softmax
 
-from logit_distributions import images, manipulations, recipes, store
+from logit_distributions import choice, images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.read import capacity, distribution, pictures, ranking
 from logit_distributions.store import places
@@ -244,6 +245,21 @@ def _log_correlation(first: Sequence[Estimate], second: Sequence[Estimate]) -> E
     return Estimate({key: of(key) for key in _common([*first, *second])})
 
 
+def _retrained(estimate: Estimate) -> Estimate:
+    """Return an estimate whose interval is one for other trainings too, not for images alone.
+
+    Every resample moves all seeds together by a draw of Student's t, times the standard error of
+    the mean over seeds. Of one seed it is what it was: `Measures.another_training` draws for it.
+    """
+    values = np.array(list(estimate.values.values()))
+    if len(values) < 2:
+        return estimate
+    quantiles = stats.t.ppf((np.arange(RESAMPLES) + 0.5) / RESAMPLES, len(values) - 1)
+    draws = np.random.default_rng(len(values)).permutation(quantiles)
+    moved = np.concatenate([[0.0], draws * values.std(ddof=1) / np.sqrt(len(values))])
+    return Estimate({key: v + moved for key, v in estimate.units.items()}, estimate.images)
+
+
 COMBINATIONS: dict[str, Any] = {
     "abs": abs,
     "range": range,
@@ -254,6 +270,7 @@ COMBINATIONS: dict[str, Any] = {
     "slope": _slope,
     "steps": _steps,
     "log_correlation": _log_correlation,
+    "retrained": _retrained,
     "blocks": capacity.BLOCKS,
     "layers": capacity.LAYERS,
     "simulated_layers": capacity.SIMULATED_LAYERS,
@@ -268,7 +285,7 @@ TERMS = (
     "hours", "bench_ratio", "mean", "skewness", "above", "below", "first_bin", "share_rising",
     "margin_fall", "errors_at", "border_roughness", "picture_diversity", "neighbour_distance",
     "random_distance", "neighbour_same_class", "distance_to_teacher", "best_epoch",
-    "stored_epochs", "manifold", "radius_share", "separable_share",
+    "chosen", "stored_epochs", "manifold", "radius_share", "separable_share",
 )  # fmt: skip
 
 Role = tuple[str, str, tuple[int, ...]]
@@ -601,6 +618,10 @@ class Measures:
         points = _sweep(accuracy, self.teacher_epochs)
         return _over(lambda values: np.array(list(points), float)[values.argmax(0)])(points)
 
+    def chosen(self, regularizer: str) -> str:
+        """Return the recipe of a regularizer at the strength that `choice.best_strength` takes."""
+        return choice.best_strength(regularizer, self.scale, self.dataset)
+
     def stored_epochs(self, name: str, until: float = 1.0) -> list[int]:
         """Return the epochs of which logits are stored, up to a share of the training."""
         _, data = self._open("epochs", name)[0]
@@ -614,15 +635,20 @@ class Measures:
 
         ``capacity``, ``radius``, ``dimension``, ``ball_capacity`` and ``point_capacity`` (the
         paper's approximations by R and D), ``simulated_capacity``, ``conic_capacity``;
-        ``center_correlation`` is not resampled.
+        ``center_correlation`` is not resampled. Manifolds that the low-rank step leaves no centre
+        are left out of those that rest on it, see `capacity.is_kept`.
         """
 
         def values(data: xr.Dataset) -> Array:
             def of(variable: str) -> NDArray[Any]:
                 return np.asarray(data[variable].sel(layer=layer).values)
 
+            def mean_of_kept(each: NDArray[Any]) -> Array:
+                kept = capacity.is_kept(data.sel(layer=layer))
+                return resampled(np.where(kept, each, 0.0)) / resampled(kept)
+
             if quantity in ("radius", "dimension"):
-                return resampled(of(quantity))
+                return mean_of_kept(of(quantity))
             if quantity == "simulated_capacity":
                 return data.sizes["manifold"] / _medians(of("simulated_features"))
             if quantity == "conic_capacity":
@@ -634,7 +660,7 @@ class Measures:
             else:
                 formula = {"ball_capacity": capacity.ball, "point_capacity": capacity.point}
                 each = formula[quantity](of("radius"), of("dimension"))
-            return 1 / resampled(1 / each)
+            return 1 / mean_of_kept(1 / each)
 
         return self._manifolds(name, values)
 

@@ -166,9 +166,19 @@ class Verdict:
         return reach if np.isfinite(reach) and reach > 0 else None
 
 
-@cache
 def register() -> tuple[Claim, ...]:
-    """Return every claim, in the paper's order.
+    """Return every claim of the paper, in its order; as `read`."""
+    return read(REGISTER)
+
+
+@cache
+def read(path: Path) -> tuple[Claim, ...]:
+    """Return the claims that a register holds, in its order.
+
+    Parameters
+    ----------
+    path : Path
+        TOML, as the head of ``paper/claims.toml`` describes it.
 
     Raises
     ------
@@ -176,13 +186,13 @@ def register() -> tuple[Claim, ...]:
         If the register is no TOML, or an entry lacks a field or has an unknown one.
     """
     try:
-        entries = tomllib.loads(REGISTER.read_text(encoding="utf-8"))["claim"]
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))["claim"]
     except (ValueError, KeyError) as error:
-        raise ReproError(f"{REGISTER}: expected TOML with [[claim]] ({brief(error)})") from error
-    return tuple(map(_entry, entries))
+        raise ReproError(f"{path}: expected TOML with [[claim]] ({brief(error)})") from error
+    return tuple(_entry(entry, path) for entry in entries)
 
 
-def _entry(entry: dict[str, Any]) -> Claim:
+def _entry(entry: dict[str, Any], path: Path) -> Claim:
     known = {field.name: field.default is dataclasses.MISSING for field in fields(Claim)}
     wrong = [f"unknown field {name!r}" for name in entry if name not in known]
     wrong += [f"no {name!r}" for name, needed in known.items() if needed and name not in entry]
@@ -190,7 +200,7 @@ def _entry(entry: dict[str, Any]) -> Claim:
         f"{name} is no text" for name, text in entry.items() if not isinstance(text, str | bool)
     ]
     if wrong:
-        raise ReproError(f"{REGISTER}: claim {entry.get('id')!r}: {'; '.join(wrong)}")
+        raise ReproError(f"{path}: claim {entry.get('id')!r}: {'; '.join(wrong)}")
     return Claim(**entry)
 
 

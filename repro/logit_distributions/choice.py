@@ -1,12 +1,18 @@
-"""Which epoch of a training counts: those that are kept, and the one that stands for the run."""
+"""Which epoch of a training counts, and which strength of a regularizer."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
-from logit_distributions import images
+import xarray as xr
+
+from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.recipes import Recipe, scale_of
+
+CHOOSING_SEED = 0
+"""Of the trainings among which a strength is chosen."""
 
 
 def kept_epochs(recipe: Recipe) -> list[int]:
@@ -48,7 +54,8 @@ def best_epoch(log: Sequence[dict[str, float]]) -> int:
 
 def evaluated_epoch(recipe: Recipe, log: Sequence[dict[str, float]]) -> int:
     """Return the epoch that stands for a finished run (paper, section 3)."""
-    return known_epoch(recipe) or best_epoch(log)
+    known = known_epoch(recipe)
+    return best_epoch(log) if known is None else known
 
 
 def reason(recipe: Recipe) -> str:
@@ -60,3 +67,44 @@ def reason(recipe: Recipe) -> str:
     if not images.spec_of(recipe.dataset).validation_per_class:
         return "last epoch: no images are set aside to choose by"
     return "largest sum of natural and PGD accuracy on the validation images"
+
+
+def best_strength(regularizer: str, scale: str, dataset: str = "cifar10") -> str:
+    """Return the recipe of a regularizer at the strength that validation chooses.
+
+    It has the largest accuracy under PGD on the validation images after the last epoch of seed 0;
+    of equal ones the largest natural accuracy there, then the least strength.
+
+    Parameters
+    ----------
+    regularizer : str
+        Of `recipes.REGULARIZERS`.
+    scale, dataset : str
+
+    Raises
+    ------
+    Missing
+        If the log of one of the strengths is not stored.
+    """
+    names = [f"{regularizer}-{strength}" for strength in recipes.REGULARIZERS[regularizer]]
+    logs = [_log(name, scale, dataset) for name in names]
+    kinds = ("validation_robust_accuracy", "validation_accuracy")
+    accuracies = [tuple(float(log[kind].values[-1]) for kind in kinds) for log in logs]
+    return names[accuracies.index(max(accuracies))]
+
+
+def regularizers(scale: str, dataset: str = "cifar10") -> tuple[str, ...]:
+    """Return the regularizers at the strengths that validation chooses, as far as it can yet."""
+    best = []
+    for name in recipes.REGULARIZERS:
+        with contextlib.suppress(store.Missing):
+            best.append(best_strength(name, scale, dataset))
+    return tuple(best)
+
+
+def _log(name: str, scale: str, dataset: str) -> xr.Dataset:
+    for log in store.find("log", name, dataset, scale):
+        if log.attrs["seed"] == CHOOSING_SEED:
+            return log
+    path = store.path_of("log", recipes.recipe(name, scale, dataset).run(CHOOSING_SEED))
+    raise store.Missing(path, f"{recipes.command('log', name, scale, dataset)} --seed 0")

@@ -232,7 +232,8 @@ def _add_attack(command: argparse.ArgumentParser) -> None:
         default=Evaluation.engine,
         choices=tuple(recipes.ENGINES),
         help="repro: APGD-CE then APGD-DLR (default); autoattack: the same two of the official "
-        "implementation; autoattack-full: its whole suite; odi: PGD with diversified starts",
+        "implementation; autoattack-full: its whole suite; autoattack-square: Square alone; odi: "
+        "PGD with diversified starts",
     )
     command.add_argument("--eps", type=_length, help="Linf radius (default the recipe's, 8/255)")
     command.add_argument("--iterations", type=int, help="of APGD (default 100)")
@@ -269,7 +270,11 @@ def _attack(parsed: argparse.Namespace) -> int:
     return 0
 
 
-FIXED = {"autoattack-full": ("iterations", "restarts"), "odi": ("iterations",)}
+FIXED = {
+    "autoattack-full": ("iterations", "restarts"),
+    "autoattack-square": ("iterations", "restarts"),
+    "odi": ("iterations",),
+}
 """Settings that an engine does not let anybody choose."""
 
 

@@ -8,10 +8,21 @@ from pathlib import Path
 
 from logit_distributions import choice
 from logit_distributions.errors import ReproError
-from logit_distributions.recipes import SEEDS, Distillation, Recipe, Scale, recipe, scale_of
+from logit_distributions.recipes import (
+    SEEDS,
+    TABLE2,
+    Distillation,
+    Recipe,
+    Scale,
+    recipe,
+    scale_of,
+)
 from logit_distributions.store import places
 
-KINDS = ("train", "checkpoint", "targets", "log", "logits", "epochs", "capacity", "theory")
+KINDS = (
+    "train", "checkpoint", "targets", "log", "logits", "epochs", "capacity", "theory", "masking",
+    "distances",
+)  # fmt: skip
 """The first parts of stages; the first three make files of the cache, as a rule."""
 
 
@@ -81,6 +92,8 @@ class Job:
         if self.kind == "logits":
             engine = self.stage.partition("/")[2] or "repro"
             return places.cache() / "attacks" / f"{self.run}-{engine}.npz"
+        if self.kind in ("masking", "distances"):
+            return places.cache() / self.kind / f"{self.run}.npz"
         return None
 
     @property
@@ -96,6 +109,8 @@ class Job:
         given = self.recipe.method == "given"
         if given and self.kind in ("train", "log", "epochs"):
             raise ReproError(f"{self.run}: is given, so it is not trained and has no epochs")
+        if not self.recipe.epochs and self.kind in ("log", "epochs"):
+            raise ReproError(f"{self.run}: is not trained, so it has no epochs")
         at_the_end = Job("train", self.recipe, self.seed, self.recipe.epochs)
         if self.kind == "train":
             before = [e for e in choice.asked_epochs(self.recipe) if e < (self.epoch or 0)]
@@ -109,7 +124,16 @@ class Job:
         if self.kind == "checkpoint":
             known = choice.known_epoch(self.recipe)
             return () if given else (at_the_end if known is None else self._at(known),)
-        return (Job("checkpoint", self.recipe, self.seed),)
+        own = Job("checkpoint", self.recipe, self.seed)
+        return (own, *self.compared) if self.kind == "masking" else (own,)
+
+    @property
+    def compared(self) -> tuple[Job, ...]:
+        """Of ``masking`` the other networks on which the adversarial images are tried."""
+        scale, dataset = self.recipe.scale, self.recipe.dataset
+        names = (*TABLE2, *choice.regularizers(scale, dataset))
+        others = [recipe(name, scale, dataset) for name in names if name != self.recipe.name]
+        return tuple(Job("checkpoint", other, self.seed) for other in others)
 
     def _at(self, epoch: int) -> Job:
         return Job("train", self.recipe, self.seed, epoch)

@@ -125,9 +125,11 @@ class Recipe:
 
     @property
     def method(self) -> str:
-        """``"standard"``, ``"adversarial"``, ``"distillation"``, or ``"given"``: not trained."""
+        """``"standard"``, ``"adversarial"``, ``"distillation"``; ``"given"`` or ``"untrained"``."""
         if self.network.startswith(GIVEN):
             return "given"
+        if not self.epochs:
+            return "untrained"
         if self.distillation is not None:
             return "distillation"
         return "standard" if self.pgd is None else "adversarial"
@@ -255,7 +257,8 @@ class Scale:
         return f"{self.name}{network}{eps}{f'+{GIVEN}{self.given}' if self.given else ''}"
 
 
-_TABLE2 = ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid")
+TABLE2 = ("st", "at", "normal", "fix-1-permute", "correct-fix-1", "hybrid")
+"""The networks of Table 2, teachers first."""
 
 SCALES: dict[str, Scale] = {
     scale.name: scale
@@ -265,11 +268,11 @@ SCALES: dict[str, Scale] = {
         ),
         Scale(
             "medium", 16, 20, (10, 20, 5, 15), sweep_images=2000, schedule="linear",
-            recorded_every=2, published=_TABLE2,
+            recorded_every=2, published=TABLE2,
         ),
         Scale(
             "small", 8, 6, (3, 6, 1, 4, 5, 2), sweep_images=2000,
-            published=(*_TABLE2, "fix-1-average"),
+            published=(*TABLE2, "fix-1-average"),
         ),
         Scale("miniature", 8, 2, (1, 2), images=256, sweep_images=128),
     )
@@ -301,6 +304,9 @@ _TABLES: dict[str, dict[str, Any]] = {
     "correct-fix-1": {"distillation": Distillation(manipulation="correct-permute", k=1)},
     "hybrid": {"distillation": Distillation(manipulation="hybrid", partner="st")},
 }
+
+UNTRAINED = "untrained"
+"""A network as it is initialised: what of its manifolds is architecture?"""
 
 _FIX_K: dict[str, dict[str, Any]] = {
     f"fix-{k}-{how}": {"distillation": Distillation(manipulation=how, k=k)}
@@ -345,6 +351,7 @@ def _methods(scale: Scale) -> dict[str, dict[str, Any]]:
         **_by_epoch(scale, "logits", "l1"),
         **_by_epoch(scale, "softmax", "kl"),
         **_CONTROLS,
+        UNTRAINED: {"epochs": 0},
     }
 
 
@@ -410,6 +417,7 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "repro": ("apgd-ce", "apgd-dlr"),
     "autoattack": ("apgd-ce", "apgd-dlr"),
     "autoattack-full": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "autoattack-square": ("square",),
     "odi": ("odi",),
 }
 """The attacks that each engine runs, in order, each on what is still classified correctly."""
@@ -423,7 +431,8 @@ class Evaluation:
     ----------
     engine : str
         ``"repro"``: our APGD; ``"autoattack"``: the same two attacks of the official
-        implementation; ``"autoattack-full"``: its standard suite; ``"odi"``.
+        implementation; ``"autoattack-full"``: its standard suite; ``"autoattack-square"``: Square
+        alone, which needs no gradient; ``"odi"``.
     eps : float
         Radius of the Linf ball, in pixel units.
     iterations : int
@@ -469,6 +478,27 @@ VERIFIED_IMAGES = 1000
 """Test images on which other engines verify the main evaluation, the first ones."""
 
 
+MASKING_EPS = (1, 2, 4, 8, 16, 32, 64)
+"""Radii at which signs of masked gradients are looked for, in 255ths."""
+
+MASKING_ITERATIONS, MASKING_RESTARTS = (10, 20, 50, 100, 500), (1, 5)
+"""Iterations and restarts, in the ball of the recipe."""
+
+MASKING_IMAGES, DISTANCE_IMAGES = 500, 1000
+"""Test images of the stages ``masking`` and ``distances``, the first ones."""
+
+FARTHEST, RESOLUTION = 64 / 255, 0.25 / 255
+"""The largest radius at which the stage ``distances`` attacks, and how finely it bisects."""
+
+
+def masking(recipe: Recipe) -> list[Evaluation]:
+    """Return the evaluations that tell whether a network masks its gradients, each once."""
+    by_eps = [Evaluation(eps=eps / 255) for eps in MASKING_EPS]
+    by_iterations = [Evaluation(eps=recipe.eps, iterations=each) for each in MASKING_ITERATIONS]
+    by_restarts = [Evaluation(eps=recipe.eps, restarts=each) for each in MASKING_RESTARTS]
+    return list(dict.fromkeys([*by_eps, *by_iterations, *by_restarts]))
+
+
 @dataclass(frozen=True)
 class Manifolds:
     """What decides the capacities of a network (paper, 4.2 and A.4), but for its images.
@@ -493,6 +523,8 @@ class Manifolds:
         Features above which a layer is seen through a Gaussian projection to as many.
     seed : int
         Of everything that is drawn; the same for all networks.
+    exemplar_set : int
+        Which exemplars: 0 for the first P, 1 for the next P, and so on.
 
     Examples
     --------
@@ -511,7 +543,26 @@ class Manifolds:
     draws: int = 60
     largest: int = 2048
     seed: int = 0
+    exemplar_set: int = 0
 
+
+EXEMPLAR_SETS = (1, 2)
+"""Further disjoint sets of exemplars: how much do capacities depend on which images are taken?"""
+
+POINTS = (10, 25, 100)
+"""Further numbers of points of a manifold: are there enough for the capacity to have settled?"""
+
+POINTS_LAYERS = ("layer1.1", "layer3.1")
+"""An early and a late layer, which are measured with those."""
+
+CAPACITY_STAGES: dict[str, dict[str, Any]] = {
+    "capacity": {},
+    "capacity/random": {"kind": "random"},
+    "capacity/class": {"kind": "class"},
+    **{f"capacity/set-{number}": {"exemplar_set": number} for number in EXEMPLAR_SETS},
+    **{f"capacity/points-{count}": {"points": count} for count in POINTS},
+}
+"""What the manifolds of each stage are, where they are not the usual ones."""
 
 STEPS = (0.001, 0.01, 0.1)
 """L2 lengths of the gradient step of eq. (6) over that of the image; Figure C.3 has 0.1."""
@@ -539,7 +590,7 @@ def evaluated_images(stage: str, recipe: Recipe) -> int | None:
     """
     if stage != "logits":
         return min(VERIFIED_IMAGES, recipe.images or VERIFIED_IMAGES)
-    if recipe.name not in (*_TABLE2, *_CONTROLS) or recipe.dataset == "cifar100":
+    if recipe.name not in (*TABLE2, *_CONTROLS) or recipe.dataset == "cifar100":
         return scale_of(recipe).sweep_images
     return recipe.images
 
@@ -547,15 +598,22 @@ def evaluated_images(stage: str, recipe: Recipe) -> int | None:
 def manifolds(stage: str, recipe: Recipe) -> Manifolds:
     """Return the manifolds of a stage such as ``capacity`` or ``capacity/class``.
 
+    ``capacity/set-1`` and ``capacity/set-2`` have other exemplars, ``capacity/points-10`` has other
+    numbers of points.
+
     Raises
     ------
     ReproError
-        If there is no such kind of manifold.
+        If there is no such stage.
     """
-    _, _, kind = stage.partition("/")
-    if kind not in ("", "random", "class"):
-        raise ReproError(f"unknown stage {stage!r}: expected capacity, capacity/random or class")
-    planned = Manifolds(kind or "adversarial", eps=recipe.eps, step=recipe.eps / 4)  # type: ignore[arg-type]
-    if scale_of(recipe).name != "miniature":
-        return planned
-    return replace(planned, exemplars=10, points=5, n_t=20, draws=5)
+    planned = Manifolds(eps=recipe.eps, step=recipe.eps / 4)
+    if scale_of(recipe).name == "miniature":
+        planned = replace(planned, exemplars=10, points=5, n_t=20, draws=5)
+    if stage not in CAPACITY_STAGES:
+        raise ReproError(f"unknown stage {stage!r}: expected one of {', '.join(CAPACITY_STAGES)}")
+    return replace(planned, **CAPACITY_STAGES[stage])
+
+
+def measured_layers(stage: str) -> tuple[str, ...] | None:
+    """Return the layers that a stage such as ``capacity/points-10`` measures; None for all."""
+    return POINTS_LAYERS if stage.startswith("capacity/points-") else None

@@ -144,7 +144,7 @@ def apgd(
     start: Tensor,
     *,
     loss: Loss,
-    eps: float,
+    eps: float | Tensor,
     iterations: int = 100,
 ) -> Tensor:
     """Auto-PGD in the Linf ball (Croce and Hein 2020, algorithm 1).
@@ -165,8 +165,8 @@ def apgd(
         Where each sample starts; clipped to [0, 1].
     loss : callable
         Maps logits and labels to one value per sample, to be increased.
-    eps : float
-        Radius of the ball, in pixel units.
+    eps : float or Tensor, shape (n, 1, 1, 1)
+        Radius of the ball, or of each sample's, in pixel units.
     iterations : int
 
     Returns
@@ -191,7 +191,7 @@ def apgd(
         checked_loss=values.clone(),
         increases=torch.zeros_like(values),
         reduced=torch.ones_like(fooled),
-        step=torch.full_like(values, 2 * eps)[:, None, None, None],
+        step=2 * eps * torch.ones_like(values)[:, None, None, None],
     )
     points.keep(_positions(~fooled))
     period, shortest = max(int(0.22 * iterations), 1), max(int(0.06 * iterations), 1)
@@ -319,6 +319,45 @@ class Verdicts:
 
 @torch.no_grad()
 @strict_float32()
+def withstands(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    settings: Evaluation,
+    eps: Tensor,
+) -> Tensor:
+    """Return which samples our attacks do not fool, each in a ball of its own.
+
+    Parameters
+    ----------
+    model, images, labels, index, settings
+        As in `verdicts`; of the engine ``"repro"``, whose radius is left aside.
+    eps : Tensor, shape (n,)
+        Radius of each sample's ball, in pixel units.
+
+    Returns
+    -------
+    Tensor of bool, shape (n,)
+    """
+    index = index.to(images.device)
+    correct: Tensor = model(images).argmax(1) == labels
+    attacked = attackable(model, images[:COMPARED])
+    for attack in attacks_on(model(images[:1]).shape[1], settings):
+        rows = _positions(correct)
+        if not len(rows):
+            break
+        draws = functools.partial(_draws, index[rows], settings.seed, attack, 0)
+        radius = eps[rows, None, None, None]
+        adversarial = _ours(attacked, images[rows], labels[rows], attack, draws, settings, radius)
+        low, high = images[rows] - radius, images[rows] + radius
+        adversarial = torch.clamp(adversarial, low, high).clamp_(0, 1)
+        correct[rows] = model(adversarial).argmax(1) == labels[rows]
+    return correct
+
+
+@torch.no_grad()
+@strict_float32()
 def verdicts(
     model: nn.Module, images: Tensor, labels: Tensor, index: Tensor, settings: Evaluation
 ) -> Verdicts:
@@ -356,7 +395,9 @@ def verdicts(
                 adversarial = _official(model, images[rows], labels[rows], attack, settings)
             else:
                 draws = functools.partial(_draws, index[rows], settings.seed, attack, restart)
-                adversarial = _ours(attacked, images[rows], labels[rows], attack, draws, settings)
+                adversarial = _ours(
+                    attacked, images[rows], labels[rows], attack, draws, settings, settings.eps
+                )
             low, high = images[rows] - settings.eps, images[rows] + settings.eps
             adversarial = torch.clamp(adversarial, low, high)
             adversarial = adversarial.clamp_(0, 1)
@@ -386,21 +427,22 @@ def _ours(
     attack: str,
     draws: Callable[..., Tensor],
     settings: Evaluation,
+    eps: float | Tensor,
 ) -> Tensor:
     noise = draws(shape=tuple(images.shape[1:]), what="start").to(memory_format=torch.channels_last)
     if attack == "odi":
-        start = images + settings.eps * noise
+        start = images + eps * noise
         classes = model(images[:1]).shape[1]
         direction = draws(shape=(classes,), what="direction")
         return odi(model, images, labels, start, direction, eps=settings.eps)
-    start = images + settings.eps * noise / noise.abs().amax((1, 2, 3), keepdim=True)
+    start = images + eps * noise / noise.abs().amax((1, 2, 3), keepdim=True)
     return apgd(
         model,
         images,
         labels,
         start,
         loss=LOSSES[attack],
-        eps=settings.eps,
+        eps=eps,
         iterations=settings.iterations,
     )
 

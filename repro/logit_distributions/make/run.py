@@ -13,11 +13,13 @@ import xarray as xr
 from logit_distributions import choice, images, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.jobs import Job
-from logit_distributions.make.capacity import capacity
+from logit_distributions.make.capacity import capacity, manifold_settings
 from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.distances import distances
 from logit_distributions.make.distill import teacher_logits
 from logit_distributions.make.history import epochs, log
 from logit_distributions.make.logits import logits
+from logit_distributions.make.masking import masking, settings_of
 from logit_distributions.make.options import Options
 from logit_distributions.make.steps import theory
 from logit_distributions.make.train import checkpoint, train
@@ -34,6 +36,8 @@ STAGES: dict[str, Stage] = {
     "epochs": epochs,
     "capacity": capacity,
     "theory": theory,
+    "masking": masking,
+    "distances": distances,
 }
 """By kind of job: each a plain function that returns what goes into the job's one file."""
 
@@ -107,9 +111,12 @@ def _settings(job: Job, dataset: xr.Dataset) -> dict[str, tuple[Any, Any]]:
         }
     if job.kind == "capacity":
         settings = dataclasses.asdict(recipes.manifolds(job.stage, job.recipe))
-        return {name: (each, dataset.attrs[f"manifold_{name}"]) for name, each in settings.items()}
+        stored = manifold_settings(dataset)
+        return {name: (each, stored[name]) for name, each in settings.items()}
     if job.kind == "epochs":
         return {"epochs": (choice.recorded_epochs(job.recipe), dataset["epoch"].values.tolist())}
+    if job.kind == "masking":
+        return {"evaluations by": (recipes.masking(job.recipe), settings_of(dataset))}
     if job.kind == "targets":
         return {"passes": (job.passes, int(dataset.attrs["passes"]))}
     return {}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from logit_distributions import recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.read import distribution
+from logit_distributions.read import calibration, distribution
 
 COLUMNS = {
     "natural": "natural accuracy, %",
@@ -42,7 +42,7 @@ def describe(*datasets: xr.Dataset) -> str:
     str
         A line for each network: the images and the attack, both accuracies with 95 % intervals,
         and what section 4.1 of the paper looks at. Below it whatever of a network makes its
-        verdicts mean less than they say.
+        verdicts mean less than they say, and how far its confidence is from its accuracy.
 
     Raises
     ------
@@ -141,9 +141,17 @@ def lines(networks: Mapping[str, xr.Dataset]) -> Iterator[str]:
         yield f"{name:{width}s} {count:7,d}  {attacks[name]:{wide}s}{''.join(cells)}"
     yield "; ".join(f"{name}: {meaning}" for name, meaning in COLUMNS.items()) + "."
     yield "[95 % interval]; attack: engine, radius, iterations of APGD, x restarts."
+    calibrated = "; ".join(_calibration(name, each) for name, each in networks.items())
+    yield f"expected calibration error, % [95 % interval], and the best temperature: {calibrated}."
     for name, dataset in networks.items():
         for remark in json.loads(dataset.attrs.get("remarks", "[]")):
             yield f"{name}: {remark}."
+
+
+def _calibration(name: str, dataset: xr.Dataset) -> str:
+    read = calibration.calibration(dataset["logits"].values, dataset["label"].values)
+    error, low, high = (100 * each for each in (read.error, read.low, read.high))
+    return f"{name} {error:.1f} [{low:.1f}, {high:.1f}], {read.temperature:.2f}"
 
 
 INTERVALS = ("natural", "robust")

@@ -54,6 +54,32 @@ _SAMPLE = {
     "index": Variable(("sample",), "i", "position in the original files of the part"),
 }
 
+_WITH_ERROR = (("", ""), ("_se", ", standard error"))
+
+_SECOND_EDITION = (
+    (
+        "center_kept",
+        ("layer", "manifold"),
+        "f",
+        "share of the centre that the package's rule keeps",
+    ),
+    ("guarded_capacity", ("layer",), "m", "mean-field capacity by our rule of the low rank"),
+    ("guarded_low_rank_dimension", ("layer",), "i", "dimensions that our rule removes"),
+    ("guarded_radius", ("layer", "manifold"), "f", "radius by our rule"),
+    ("guarded_dimension", ("layer", "manifold"), "f", "dimension by our rule"),
+    ("glue_dimension", ("layer",), "m", "GLUE, whose capacity is the conic one: dimension"),
+    ("glue_radius", ("layer",), "m", "GLUE: radius"),
+    ("glue_utility", ("layer",), "m", "GLUE: capacity over its approximation"),
+    ("glue_approximate_capacity", ("layer",), "m", "GLUE: capacity by radius and dimension"),
+    ("glue_center_alignment", ("layer",), "m", "GLUE: mean |cosine| of two centres"),
+    ("glue_axis_alignment", ("layer",), "m", "GLUE: mean |cosine| of two axes"),
+    ("glue_center_axis_alignment", ("layer",), "m", "GLUE: mean |cosine| of centre and axis"),
+    ("glue_ambiguous_share", ("layer",), "f", "GLUE: share of draws without unique anchors"),
+    ("glue_manifold_dimension", ("layer", "manifold"), "m", "GLUE: a manifold's dimension"),
+    ("glue_manifold_radius", ("layer", "manifold"), "m", "GLUE: a manifold's radius"),
+)
+"""Of a layer's manifolds, since the kernels have them."""
+
 KINDS: dict[str, dict[str, Variable]] = {
     "logits": {
         **_SAMPLE,
@@ -119,6 +145,11 @@ KINDS: dict[str, dict[str, Variable]] = {
             )
             for end, by in (("", ""), ("_low", ", 95 % from"), ("_high", ", 95 % to"))
         },
+        **{
+            f"{name}{end}": Variable(dims, kind, f"{meaning}{by}", since="2026-11-25")
+            for name, dims, kind, meaning in _SECOND_EDITION
+            for end, by in (_WITH_ERROR if (dims, kind) == (("layer",), "m") else (("", ""),))
+        },
         "simulated_features": Variable(("layer", "draw"), "m", "fewest features that separate"),
         "unbiased_features": Variable(("layer", "draw"), "m", "the same without a bias"),
         "conic_dimensions": Variable(("layer", "draw"), "f", "squared projection on the cone"),
@@ -134,6 +165,32 @@ KINDS: dict[str, dict[str, Variable]] = {
             ("soft", "the log-sum-exp of the others"),
             ("mean", "the mean of the others"),
         )
+    },
+    "masking": {
+        **_SAMPLE,
+        "natural": Variable(("sample",), "b", "classified correctly"),
+        "no_gradient": Variable(
+            ("sample",), "b", "the cross-entropy has no gradient in the image at all"
+        ),
+        "eps": Variable(("setting",), "f", "Linf radius, in pixel units"),
+        "iterations": Variable(("setting",), "i", "of APGD"),
+        "restarts": Variable(("setting",), "i", "random restarts of each attack"),
+        "survives": Variable(
+            ("setting", "attack", "sample"), "b", "correct after this attack and all before it"
+        ),
+        "survives_square": Variable(("sample",), "b", "correct after Square alone"),
+        "transferred": Variable(
+            ("target", "sample"), "b", "another network's verdict on the image is correct"
+        ),
+    },
+    "distances": {
+        **_SAMPLE,
+        "natural": Variable(("sample",), "b", "classified correctly"),
+        "gap": Variable(("sample",), "f", "largest minus second largest logit"),
+        "gradient_l1": Variable(("sample",), "f", "L1 norm of the gap's gradient in the pixels"),
+        "radius": Variable(
+            ("sample",), "m", "smallest Linf radius at which the attack succeeds, in pixel units"
+        ),
     },
 }
 """Variables of each kind of dataset.
