@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import store
+from logit_distributions import recipes, store
 from logit_distributions.read import distribution
 from paper import selection, tables
 
@@ -21,6 +21,7 @@ def make() -> tables.Table:
         for name, ours in measured.items():
             paper = reported[name]
             rows.append(tables.accuracy_row(paper["label"], paper, runs.scale, ours))
+        rows += _own_rows(runs.scale)
         notes.append(tables.scale_note(runs, ours))
         errors = [
             100 * log.attrs["teacher_training_error"]
@@ -39,6 +40,22 @@ def make() -> tables.Table:
             if name != "normal"
         ]
     return tables.Table("table2", ("student", *tables.HEADER), rows, notes)
+
+
+def _own_rows(scale: str) -> list[tuple[str, ...]]:
+    """Return a row for each student of adopted targets, of which the paper says nothing."""
+    own: dict[str, list[xr.Dataset]] = {}
+    for each in store.find("logits", scale=scale):
+        name = str(store.recipe_of(each)["name"])
+        if name.startswith(recipes.OWN):
+            own.setdefault(name, []).append(each)
+    rows = []
+    for name, some in own.items():
+        ours = tables.accuracies(name, some)
+        numbers = (ours.natural, ours.adversarial)
+        cells = [(tables.in_percent(v), tables.interval(v, ours.samples)) for v in numbers]
+        rows.append((name, scale, *(text for pair in cells for text in ("–", *pair))))
+    return rows
 
 
 def _order_notes(

@@ -350,15 +350,28 @@ def _manifolds(parsed: argparse.Namespace) -> Manifolds:
 def _add_adopt(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", metavar="NAME", help="letters, digits and underscores")
     _add_dataset(command)
-    _add_yours(command, required=True)
+    _add_yours(command)
+    command.add_argument("--targets", type=_path, metavar="FILE",
+        help="instead of a network: netCDF with logits (sample, class) for each training image",
+    )  # fmt: skip
+    _add_images(command)
 
 
 def _adopt(parsed: argparse.Namespace) -> int:
-    """Let a network of yours stand for at, at scales such as small+given-NAME."""
+    """Let a network of yours stand for at, at scales such as small+given-NAME; or targets."""
+    given = (parsed.checkpoint is not None, parsed.model is not None)
+    if given != ((True, True) if parsed.targets is None else (False, False)):
+        raise ReproError("expected --checkpoint and --model, or --targets alone")
     try:
         from logit_distributions.make.checkpoint import adopt
+        from logit_distributions.make.distill import adopt_targets
     except ImportError as error:
         raise not_installed(error) from error
+    if parsed.targets is not None:
+        student, path = adopt_targets(parsed.name, parsed.targets, parsed.dataset, parsed.images)
+        print(f"{path}: targets of the student {student}, for instance in")
+        print(f"logitdist make {student} --data RESULTS")
+        return 0
     path = adopt(parsed.name, parsed.checkpoint, parsed.model, parsed.dataset)
     print(f"{path}: stands for at, for instance in")
     print(f"logitdist make table2 --scale small+{recipes.GIVEN}{parsed.name} --data RESULTS")
@@ -427,15 +440,12 @@ OF_RECIPES = ("scale", "seed", "precision", "save_every")
 """Options that say nothing of a network of yours."""
 
 
-def _add_yours(command: argparse.ArgumentParser, required: bool = False) -> None:
-    command.add_argument(
-        "--checkpoint", type=_path, metavar="FILE", help="weights of your own", required=required
-    )
+def _add_yours(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--checkpoint", type=_path, metavar="FILE", help="weights of your own")
     command.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
         help="makes your own network; the code that it names is run",
-        required=required,
     )
 
 

@@ -61,17 +61,18 @@ def to_multiples(values: NDArray[np.float32], step: float) -> NDArray[np.float32
     return (np.round(values / step) * step).astype(np.float32)
 
 
-def rounded(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def rounded(logits: NDArray[np.float32], step: float = LOGIT_PRECISION) -> NDArray[np.float32]:
     """Return logits at the precision at which they are stored.
 
-    Every value goes to the nearest multiple of `LOGIT_PRECISION`, but an image whose two
-    largest logits would become equal keeps its own, so that no prediction changes.
+    Every value goes to the nearest multiple of `step`, but an image whose two largest logits
+    would become equal keeps its own, so that no prediction changes.
 
     Parameters
     ----------
     logits : array of shape (images, classes)
+    step : float
     """
-    near = to_multiples(logits, LOGIT_PRECISION)
+    near = to_multiples(logits, step)
     second, largest = np.sort(near, axis=1)[:, -2:].T
     return np.where((second == largest)[:, None], logits, near)
 

@@ -16,7 +16,7 @@ from logit_distributions.jobs import Job
 from logit_distributions.make.capacity import capacity
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.distances import distances
-from logit_distributions.make.distill import teacher_logits
+from logit_distributions.make.distill import own_targets, teacher_logits
 from logit_distributions.make.history import epochs, log
 from logit_distributions.make.logits import logits
 from logit_distributions.make.masking import masking, settings_of
@@ -80,6 +80,8 @@ def is_done(job: Job) -> bool:
         return False
     if job.path.suffix == ".safetensors":
         Checkpoint.of(job)
+    elif job.holds_own_targets:
+        own_targets(job)
     else:
         dataset = store.open_dataset(job.path, job.kind)
         if dataset.attrs["recipe_hash"] != job.recipe.hash:
