@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_make, _add_list, _add_show, _add_validate, _add_fetch, _add_attack,
-                _add_capacity, _add_adopt, _add_bench):  # fmt: skip
+                _add_capacity, _add_replay, _add_adopt, _add_bench):  # fmt: skip
         handler = globals()[add.__name__.removeprefix("_add")]
         name = handler.__name__.removeprefix("_")
         command = commands.add_parser(
@@ -345,6 +345,41 @@ def _manifolds(parsed: argparse.Namespace) -> Manifolds:
         raise ReproError(f"--eps: expected a length in (0, 1], got {eps}; 8/255 is usual")
     exemplars = parsed.exemplars or Manifolds.exemplars
     return Manifolds(parsed.kind, exemplars, parsed.points, eps, draws=parsed.draws)
+
+
+def _add_replay(command: argparse.ArgumentParser) -> None:
+    command.add_argument("paths", nargs="*", type=_path, metavar="FILE",
+        help="datasets with adversarial images (default: all stored ones)",
+    )  # fmt: skip
+    _add_yours(command)
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    """Judge stored adversarial images again: in the ball, in the box, misclassified as stored."""
+    stored = store.stored_files(places.data() / plans.ADVERSARIAL)
+    if (parsed.checkpoint is None) != (parsed.model is None):
+        raise ReproError("expected --checkpoint and --model, or neither")
+    if not (paths := parsed.paths or stored):
+        raise ReproError(
+            f"{places.data() / plans.ADVERSARIAL}: no adversarial images; make some with "
+            f"'logitdist make {plans.ADVERSARIAL}'"
+        )
+    try:
+        from logit_distributions.make.checkpoint import of_dataset
+        from logit_distributions.make.logits import replay
+        from logit_distributions.make.network import load
+    except ImportError as error:
+        raise not_installed(error) from error
+    disagreeing = 0
+    for path in paths:
+        dataset = store.open_dataset(path)
+        model = load(parsed.checkpoint, parsed.model) if parsed.model else of_dataset(dataset)
+        judged = replay(dataset, model)
+        words = {str(name).replace("_", " "): int(each.sum()) for name, each in judged.items()}
+        counts = ", ".join(f"{name} {count}" for name, count in words.items())
+        print(f"{dataset.attrs['run']}: of {judged.sizes['sample']} images {counts}")
+        disagreeing += words["agrees"] < judged.sizes["sample"]
+    return int(disagreeing > 0)
 
 
 def _add_adopt(command: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from logit_distributions.store import places
 
 KINDS = (
     "train", "checkpoint", "targets", "log", "logits", "epochs", "capacity", "theory", "masking",
-    "distances",
+    "distances", "adversarial",
 )  # fmt: skip
 """The first parts of stages; the first three make files of the cache, as a rule."""
 

@@ -493,6 +493,9 @@ MASKING_ITERATIONS, MASKING_RESTARTS = (10, 20, 50, 100, 500), (1, 5)
 MASKING_IMAGES, DISTANCE_IMAGES = 500, 1000
 """Test images of the stages ``masking`` and ``distances``, the first ones."""
 
+KEPT_IMAGES = 20
+"""Test images whose adversarial ones the stage ``adversarial`` keeps, the first ones."""
+
 FARTHEST, RESOLUTION = 64 / 255, 0.25 / 255
 """The largest radius at which the stage ``distances`` attacks, and how finely it bisects."""
 

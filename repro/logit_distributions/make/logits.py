@@ -98,6 +98,18 @@ def logits(job: Job, options: Options) -> xr.Dataset:
     return attacked.assign_attrs(checkpoint.attributes("logits", data))
 
 
+def adversarial(job: Job, options: Options) -> xr.Dataset:
+    """Attack the first test images as ``logits`` does, and keep the strongest images."""
+    recipe = job.recipe
+    checkpoint = Checkpoint.of(job.needs[0])
+    data = images.load(recipe.dataset, "test", options.images, recipe.images)
+    few = data.take(np.arange(min(recipes.KEPT_IMAGES, len(data))))
+    settings, name = recipes.evaluation("logits", recipe), (job.run, checkpoint.weights_sha256)
+    model = checkpoint.model(len(data.classes))
+    attacked = attack(model, few, settings, options, name, keep_images=True)
+    return attacked.assign_attrs(checkpoint.attributes("adversarial", data))
+
+
 def attack(
     model: nn.Module,
     data: ImageSet,

@@ -18,7 +18,7 @@ from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.distances import distances
 from logit_distributions.make.distill import own_targets, teacher_logits
 from logit_distributions.make.history import epochs, log
-from logit_distributions.make.logits import logits
+from logit_distributions.make.logits import adversarial, logits
 from logit_distributions.make.masking import masking, settings_of
 from logit_distributions.make.options import Options
 from logit_distributions.make.steps import theory
@@ -38,6 +38,7 @@ STAGES: dict[str, Stage] = {
     "theory": theory,
     "masking": masking,
     "distances": distances,
+    "adversarial": adversarial,
 }
 """By kind of job: each a plain function that returns what goes into the job's one file."""
 

@@ -47,6 +47,16 @@ _SAMPLE = {
     "index": Variable(("sample",), "i", "position in the original files of the part"),
 }
 
+_ATTACKED = {
+    "logits": Variable(("sample", "class"), "f", "logits on the natural image"),
+    "adversarial_logits": Variable(
+        ("sample", "class"), "f", "logits on the strongest adversarial image found"
+    ),
+    "robust": Variable(
+        ("attack", "sample"), "b", "classified correctly after this attack and all before it"
+    ),
+}
+
 KINDS: dict[str, dict[str, Variable]] = {
     "logits": {
         **_SAMPLE,
@@ -57,6 +67,17 @@ KINDS: dict[str, dict[str, Variable]] = {
         "robust": Variable(
             ("attack", "sample"), "b", "classified correctly after this attack and all before"
         ),
+    },
+    "adversarial": {
+        **_SAMPLE,
+        **_ATTACKED,
+        **{
+            name: Variable(("sample", "channel", "row", "column"), "f", f"{what}, pixels in [0, 1]")
+            for name, what in (
+                ("images", "natural image"),
+                ("adversarial_images", "strongest adversarial image found"),
+            )
+        },
     },
     "targets": {
         **_SAMPLE,
