@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import recipes
+from logit_distributions import recipes, store
+from logit_distributions.read import capacity
 from paper import selection, style
 
 COLOURS = {
@@ -21,16 +22,43 @@ def networks() -> selection.Selection:
     return selection.select("capacity", recipes.FIGURE5, paired=False)
 
 
+def other_exemplars(runs: selection.Selection, network: str) -> list[xr.Dataset]:
+    """Return the capacities of a network on further sets of exemplars, where they are stored."""
+    return [
+        each
+        for number in recipes.EXEMPLAR_SETS
+        for each in store.find(f"capacity/set-{number}", network, scale=runs.scale)
+    ]
+
+
 def name(network: str) -> str:
     """Return how figures call a network."""
     return NAMES.get(network, selection.label(network))
 
 
-def by_seed(datasets: list[xr.Dataset], quantity: str) -> NDArray[np.float64]:
-    """Return a quantity of every layer, averaged over manifolds, shape (seeds, layers)."""
-    values = [dataset[quantity] for dataset in datasets]
-    means = [each.mean("manifold") if "manifold" in each.dims else each for each in values]
-    return np.array([each.values for each in means], np.float64)
+def by_layer(datasets: list[xr.Dataset], quantity: str) -> NDArray[np.float64]:
+    """Return a quantity of every layer, shape (datasets, layers); NaN where it was not recorded.
+
+    ``theory`` and other names of `capacity.ESTIMATORS`, ``left_out``, the manifolds that are left
+    out, or a variable, averaged over manifolds; radius and dimension over those of `is_kept`.
+    """
+    return np.array([_of_layers(dataset, quantity) for dataset in datasets], np.float64)
+
+
+def _of_layers(dataset: xr.Dataset, quantity: str) -> NDArray[np.float64]:
+    kept = capacity.is_kept(dataset)
+    if quantity in capacity.ESTIMATORS:
+        layers = [dataset.isel(layer=i) for i in range(dataset.sizes["layer"])]
+        return np.array([capacity.estimates(layer)[quantity].value for layer in layers])
+    if quantity == "left_out":
+        return np.asarray((~kept).sum(axis=1), np.float64)
+    if quantity not in dataset:
+        return np.full(dataset.sizes["layer"], np.nan)
+    values = dataset[quantity].values.astype(np.float64)
+    if quantity in ("radius", "dimension"):
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(kept, values, 0.0).sum(axis=1) / kept.sum(axis=1))
+    return np.asarray(values.mean(axis=1) if values.ndim == 2 else values)
 
 
 def about(runs: selection.Selection) -> str:

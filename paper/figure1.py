@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from logit_distributions import recipes
 from logit_distributions.read import distribution
-from paper import selection, style
+from paper import networks, selection, style
 
 ROW = 0.62
 """Height of an epoch's row, inches."""
@@ -37,13 +37,13 @@ class Evolution:
 
     Attributes
     ----------
-    epochs : list of int
-        Those that every seed has.
+    epochs : list of int or str
+        Those that every seed has; of a network that was recorded once, what stands for it.
     values : list of ndarray, shape (epochs, n)
         One per seed.
     """
 
-    epochs: list[int]
+    epochs: list[int] | list[str]
     values: list[NDArray[np.floating]]
 
     def moments(self, row: int) -> tuple[float, float]:
@@ -56,6 +56,8 @@ class Evolution:
     def summary(self, name: str) -> str:
         """Return a clause on how mean and skewness change from the first to the last epoch."""
         (mean, skew), (last_mean, last_skew) = self.moments(0), self.moments(-1)
+        if len(self.epochs) == 1:
+            return f"{name}: mean {mean:.2f}, skewness {skew:+.2f}"
         return (
             f"{name}: mean {mean:.2f} to {last_mean:.2f}, skewness {skew:+.2f} to {last_skew:+.2f}"
         )
@@ -103,15 +105,17 @@ def ridges(axes: Any, shown: Evolution, edges: NDArray[np.floating], colour: str
 
 
 def common_edges(
-    shown: Sequence[Evolution], rounding: float, count: int = 90
+    shown: Sequence[Evolution], rounding: float | None, count: int = 90
 ) -> NDArray[np.float64]:
     """Return the edges of bins that hold all but the most extreme 0.05 % on either side.
 
-    A whole number of roundings wide.
+    A whole number of roundings wide; of values that are not rounded, as it comes.
     """
     every = [values for each in shown for values in each.values]
     low = min(float(np.quantile(values, 0.0005)) for values in every)
     high = max(float(np.quantile(values, 0.9995)) for values in every)
+    if rounding is None:
+        rounding = max(high - low, 1e-6) / (8 * count)
     return style.edges_between(low, high, count, rounding)
 
 
@@ -169,5 +173,44 @@ def make(artefact: str = "figure1", dataset: str = "cifar10") -> Figure:
     return figure
 
 
+def of_files(paths: Sequence[str]) -> Figure:
+    """Return the figure of any networks: by epoch where that is recorded, else as they are."""
+    shown = networks.of_files(paths, ("epochs", "logits"))
+    evolutions = {label: _evolution(datasets) for label, datasets in shown.items()}
+    text = f"""
+        Largest logit of natural images: by epoch (rows) of training images where epochs are
+        recorded, else as evaluated. Density averaged over seeds, tick: mean.
+        {"; ".join(each.summary(label) for label, each in evolutions.items())}.
+        {networks.about(shown)} As Figure 1 of the paper.
+    """
+    columns = min(3, len(shown))
+    lines = -(-len(shown) // columns)
+    rows = max(len(each.epochs) for each in evolutions.values())
+    figure = style.canvas(max(4.8, 2.6 * columns), (ROW * rows + 1.0) * lines, text)
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    fewest = min(values.shape[1] for each in evolutions.values() for values in each.values)
+    edges = common_edges(list(evolutions.values()), None, int(np.clip(fewest**0.5, 20, 90)))
+    colours = networks.colours(shown)
+    for axes, letter, (label, each) in zip(
+        panels.flat, "ABCDEFGH", evolutions.items(), strict=False
+    ):
+        ridges(axes, each, edges, colours[label])
+        style.panel(axes, letter, label)
+        axes.set_xlabel("largest logit")
+        axes.tick_params(labelbottom=True)
+        axes.set_ylim(0.85 - rows, 1.3)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _evolution(datasets: Sequence[xr.Dataset]) -> Evolution:
+    if datasets[0].attrs["kind"] == "epochs":
+        return evolution(datasets)
+    return Evolution(
+        [""], [distribution.max_logit(each["logits"].values)[None] for each in datasets]
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(style.main("figure1", make))
+    sys.exit(style.main("figure1", make, sys.argv[1:], of_files))

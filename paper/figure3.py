@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from logit_distributions import recipes
+from logit_distributions.errors import ReproError
 from logit_distributions.read import distribution, ranking
-from paper import selection, style
+from paper import networks, selection, style
 
 CLASS = "frog"
 PAIRS = {"AT-AT": style.ORANGE, "ST-ST": style.BLUE, "AT-ST": style.PURPLE}
@@ -40,16 +43,103 @@ def make() -> Figure:
     ((a, b), (c, d)) = figure.subplots(2, 2)
     _scatter(a, ranks[0], ranks[1])
     style.panel(a, "A", f"confidence ranks of {len(ranks[0]):,} {CLASS}s")
-    _matrix(b, matrix, names, seeds)
+    _matrix(b, matrix, [f"{name} {seed}" for name, seed in zip(names, seeds, strict=True)])
     style.panel(b, "B", "images ranked far apart (%)")
-    _error_curves(c, errors)
+    _error_curves(c, errors, style.COLOURS)
     style.panel(c, "C", "errors by rank of the average logit")
     overlap_curves(d, overlaps)
     style.panel(d, "D", "average overlap of class rankings")
     return figure
 
 
-def _scatter(axes: Any, standard: NDArray[np.float64], adversarial: NDArray[np.float64]) -> None:
+MOST = 4
+"""Networks whose pairs can be told apart by colour."""
+
+
+def of_files(paths: Sequence[str]) -> Figure:
+    """Return the figure of any two to four networks, on the images that they have in common."""
+    shown = networks.of_files(paths, ("logits",))
+    if not 2 <= len(shown) <= MOST:
+        raise ReproError(
+            f"compares networks: expected files of two to {MOST}, got {len(shown)}; seeds of one "
+            "recipe are one network"
+        )
+    shown = networks.on_common_images(shown)
+    everyone = [each for datasets in shown.values() for each in datasets]
+    labels = everyone[0]["label"].values.astype(np.int64)
+    numbered = {label: f"{i}" for i, label in enumerate(shown, start=1)}
+    ticks = [
+        numbered[label] + (f" ({each.attrs['seed']})" if len(datasets) > 1 else "")
+        for label, datasets in shown.items()
+        for each in datasets
+    ]
+    confidence = np.array([distribution.log_confidence(each["logits"].values) for each in everyone])
+    overlaps = _overlaps(_pairs(shown, numbered), labels)
+    members, name = _one_class(shown, labels)
+    first, second = (
+        distribution.relative_ranks(confidence[row][members])
+        for row in (0, len(next(iter(shown.values()))))
+    )
+    errors = {label: _errors(datasets, labels) for label, datasets in shown.items()}
+    keys = "; ".join(f"{number} is {label}" for label, number in numbered.items())
+    text = f"""
+        (A) Every image of class {name} ranked by its largest softmax value in networks 1 and 2; in
+        colour, the {100 * np.mean(np.abs(first - second) > 0.5):.1f} % whose ranks differ by more
+        than half of the largest possible difference. (B) That share for every pair (seed in
+        brackets), mean of all classes; 25 % for unrelated rankings. (C) Wrong predictions by their
+        rank in the true class's mean logit vector over correct answers; adversarial: errors that
+        the attack adds, where it is known. (D) Average overlap of the class rankings, solid for the
+        same image, dashed for a random other of its class; AO@2: {overlap_text(overlaps, 2)}.
+        Mean ± sd over seeds (C) or pairs (D). {keys}. On the {len(labels):,} images that all have
+        in common. {networks.about(shown)} As Figure 3 of the paper.
+    """
+    figure = style.canvas(7.2, 6.0, text)
+    ((a, b), (c, d)) = figure.subplots(2, 2)
+    _scatter(a, second, first, ("2", "1"))
+    style.panel(a, "A", f"confidence ranks, class {name}")
+    _matrix(b, 100 * ranking.disagreement_matrix(confidence, labels), ticks)
+    style.panel(b, "B", "images ranked far apart (%)")
+    _error_curves(c, {numbered[k]: v for k, v in errors.items()}, {
+        numbered[label]: colour for label, colour in networks.colours(shown).items()
+    })  # fmt: skip
+    style.panel(c, "C", "errors by rank of the average logit")
+    overlap_curves(d, overlaps, dict(zip(overlaps, mpl.colormaps["tab10"].colors, strict=False)))  # type: ignore[attr-defined]
+    style.panel(d, "D", "average overlap of class rankings")
+    return figure
+
+
+def _pairs(
+    shown: networks.Networks, numbered: Mapping[str, str]
+) -> dict[str, list[tuple[xr.Dataset, xr.Dataset]]]:
+    """Return every pair of datasets, by the numbers of the two networks that they are of."""
+    return {
+        f"{numbered[one]}-{numbered[two]}": list(
+            itertools.combinations(shown[one], 2)
+            if one == two
+            else itertools.product(shown[one], shown[two])
+        )
+        for one, two in itertools.combinations_with_replacement(shown, 2)
+    }
+
+
+def _one_class(
+    shown: networks.Networks, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], str]:
+    """Return which images are of the paper's class, else of the most frequent one, and its name."""
+    named = [list(map(str, d["class"].values)) for some in shown.values() for d in some]
+    names = next((each for each in named if CLASS in each), named[0])
+    number = names.index(CLASS) if CLASS in names else int(np.bincount(labels).argmax())
+    if (labels == number).sum() < 2:
+        number = int(np.bincount(labels).argmax())
+    return labels == number, names[number]
+
+
+def _scatter(
+    axes: Any,
+    standard: NDArray[np.float64],
+    adversarial: NDArray[np.float64],
+    names: tuple[str, str] = ("ST", "AT"),
+) -> None:
     difference = standard - adversarial
     for chosen, colour, size in (
         (np.abs(difference) <= 0.5, "#bbbbbb", 5),
@@ -57,24 +147,25 @@ def _scatter(axes: Any, standard: NDArray[np.float64], adversarial: NDArray[np.f
         (difference < -0.5, style.ORANGE, 9),
     ):
         axes.scatter(100 * adversarial[chosen], 100 * standard[chosen], s=size, color=colour, lw=0)
+    first, second = names
     axes.plot([0, 50], [50, 100], color="#888888", linewidth=0.7, linestyle="--")
     axes.plot([50, 100], [0, 50], color="#888888", linewidth=0.7, linestyle="--")
-    axes.text(0, 104, "ST far more confident", color=style.BLUE, fontsize=8)
+    axes.text(0, 104, f"{first} far more confident", color=style.BLUE, fontsize=8)
     axes.text(
-        100, -4, "AT far more confident", color=style.ORANGE, ha="right", va="top", fontsize=8
-    )
+        100, -4, f"{second} far more confident", color=style.ORANGE, ha="right", va="top",
+        fontsize=8,
+    )  # fmt: skip
     axes.set(xlim=(-12, 112), ylim=(-12, 112), aspect="equal")
     axes.set(xticks=range(0, 101, 20), yticks=range(0, 101, 20))
-    axes.set(xlabel="rank in AT (%)", ylabel="rank in ST (%)")
+    axes.set(xlabel=f"rank in {second} (%)", ylabel=f"rank in {first} (%)")
 
 
-def _matrix(axes: Any, matrix: NDArray[np.float64], names: list[str], seeds: list[int]) -> None:
+def _matrix(axes: Any, matrix: NDArray[np.float64], ticks: list[str]) -> None:
     hidden = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
     axes.imshow(hidden, cmap="cividis_r", vmin=0, vmax=25)
     for i, j in itertools.permutations(range(len(matrix)), 2):
         colour = "white" if matrix[i, j] > 12 else "black"
         axes.text(j, i, f"{matrix[i, j]:.1f}", ha="center", va="center", color=colour, fontsize=8)
-    ticks = [f"{name} {seed}" for name, seed in zip(names, seeds, strict=True)]
     axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
     axes.set_yticks(range(len(ticks)), ticks, fontsize=8)
     axes.tick_params(length=0)
@@ -84,25 +175,33 @@ def _matrix(axes: Any, matrix: NDArray[np.float64], names: list[str], seeds: lis
 def _errors(
     datasets: list[xr.Dataset], labels: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return errors by rank, natural ones and those that the attack adds; a row per seed."""
+    """Return errors by rank, natural ones and those that an attack adds; a row per seed."""
     natural, adversarial = [], []
     for each in datasets:
         logits = each["logits"].values
         means = ranking.mean_correct_logits(logits, labels)
         hits = distribution.is_correct(logits, labels)
-        attacked = np.where(hits, each["adversarial_logits"].values.argmax(1), labels)
         natural.append(100 * ranking.errors_by_rank(means, labels, logits.argmax(1)))
-        adversarial.append(100 * ranking.errors_by_rank(means, labels, attacked))
-    return {"natural": np.array(natural), "adversarial": np.array(adversarial)}
+        if "adversarial_logits" in each:
+            attacked = np.where(hits, each["adversarial_logits"].values.argmax(1), labels)
+            adversarial.append(100 * ranking.errors_by_rank(means, labels, attacked))
+    both = {"natural": natural, "adversarial": adversarial}
+    return {kind: np.array(rows) for kind, rows in both.items() if rows}
 
 
-def _error_curves(axes: Any, errors: dict[str, dict[str, NDArray[np.float64]]]) -> None:
+def _error_curves(
+    axes: Any,
+    errors: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    colours: Mapping[str, str],
+) -> None:
     for name, kinds in errors.items():
         for kind, line in (("natural", "-"), ("adversarial", "--")):
+            if kind not in kinds:
+                continue
             mean, spread = style.mean_and_spread(kinds[kind])
             k = np.arange(1, len(mean) + 1)
             axes.errorbar(
-                k, mean, spread, color=style.COLOURS[name], linestyle=line, marker="o",
+                k, mean, spread, color=colours[name], linestyle=line, marker="o",
                 markersize=3, linewidth=1.3, markerfacecolor="white" if line == "--" else None,
                 label=f"{selection.label(name)}, {kind}",
             )  # fmt: skip
@@ -118,16 +217,25 @@ def overlap_of_pairs(
 
     A row per pair, averaged over images; keys as in `PAIRS`, empty where there is no pair.
     """
-    logits = {name: [each["logits"].values for each in runs[name]] for name in ("st", "at")}
-    pairs = {
-        "AT-AT": itertools.combinations(logits["at"], 2),
-        "ST-ST": itertools.combinations(logits["st"], 2),
-        "AT-ST": itertools.product(logits["at"], logits["st"]),
-    }
+    return _overlaps(
+        {
+            "AT-AT": itertools.combinations(runs["at"], 2),
+            "ST-ST": itertools.combinations(runs["st"], 2),
+            "AT-ST": itertools.product(runs["at"], runs["st"]),
+        },
+        labels,
+    )
+
+
+def _overlaps(
+    pairs: Mapping[str, Iterable[tuple[xr.Dataset, xr.Dataset]]], labels: NDArray[np.int64]
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Return the same of any pairs."""
     result = {}
     for name, both in pairs.items():
         same, permuted = [], []
-        for first, second in both:
+        for one, two in both:
+            first, second = one["logits"].values, two["logits"].values
             order = ranking.deranged_within(labels, seed=0)
             same.append(ranking.average_overlap(first, second).mean(0))
             permuted.append(ranking.average_overlap(first, second[order]).mean(0))
@@ -135,15 +243,19 @@ def overlap_of_pairs(
     return {name: kinds for name, kinds in result.items() if len(kinds["same"])}
 
 
-def overlap_curves(axes: Any, overlaps: dict[str, dict[str, NDArray[np.float64]]]) -> None:
+def overlap_curves(
+    axes: Any,
+    overlaps: dict[str, dict[str, NDArray[np.float64]]],
+    colours: Mapping[str, Any] = PAIRS,
+) -> None:
     """Draw AO@k, solid for the same image, dashed for another of its class."""
     for name, kinds in overlaps.items():
         for kind, line in (("same", "-"), ("permuted", "--")):
             mean, spread = style.mean_and_spread(kinds[kind])
             k = np.arange(1, len(mean) + 1)
-            axes.fill_between(k, mean - spread, mean + spread, color=PAIRS[name], alpha=0.2, lw=0)
+            axes.fill_between(k, mean - spread, mean + spread, color=colours[name], alpha=0.2, lw=0)
             axes.plot(
-                k, mean, color=PAIRS[name], linestyle=line, linewidth=1.5,
+                k, mean, color=colours[name], linestyle=line, linewidth=1.5,
                 label=name if line == "-" else None,
             )  # fmt: skip
     axes.plot([], [], color="#555555", linestyle="--", label="another image\nof the class")
@@ -193,4 +305,4 @@ def _text(
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figure3", make))
+    sys.exit(style.main("figure3", make, sys.argv[1:], of_files))

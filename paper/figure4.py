@@ -164,19 +164,20 @@ def _falls(accuracies: dict[str, selection.Accuracy]) -> str:
             before, after = accuracies[name(k, how)], accuracies[name(following, how)]
             fall = before.adversarial - after.adversarial
             if fall > 0:
-                variance = sum(
-                    a * (100 - a) / each.images
-                    for each in (before, after)
-                    for a in [each.adversarial]
-                )
-                z = f", z = {fall / np.sqrt(variance):.1f}" if variance else ""
+                z = f", z = {_z(before.robust, after.robust):.1f}"
                 falls.append(f"k = {k} to {following} by {fall:.1f} points ({how}{z})")
     if not falls:
         return ""
     return (
-        f"It falls from {'; '.join(falls)} (z: as of independent images, without the noise of "
-        "trainings; paper: it rises up to 7)."
+        f"It falls from {'; '.join(falls)} (z: paired by image, without the noise of trainings; "
+        "paper: it rises up to 7)."
     )
+
+
+def _z(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    """Return the fall of a mean over images in standard errors of the paired difference."""
+    fall = before - after
+    return float(fall.mean() / (fall.std(ddof=1) / len(fall) ** 0.5))
 
 
 def _text(
@@ -211,4 +212,4 @@ def _text(
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figure4", make))
+    sys.exit(style.main("figure4", make, sys.argv[1:]))

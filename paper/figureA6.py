@@ -122,4 +122,4 @@ def _text(
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureA6", make))
+    sys.exit(style.main("figureA6", make, sys.argv[1:]))

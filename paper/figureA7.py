@@ -15,4 +15,4 @@ def make() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureA7", make))
+    sys.exit(style.main("figureA7", make, sys.argv[1:]))

@@ -38,4 +38,4 @@ def make() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureB1", make))
+    sys.exit(style.main("figureB1", make, sys.argv[1:]))

@@ -112,4 +112,4 @@ def _text(
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureB2", make))
+    sys.exit(style.main("figureB2", make, sys.argv[1:]))

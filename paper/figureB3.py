@@ -107,4 +107,4 @@ def _text(
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureB3", make))
+    sys.exit(style.main("figureB3", make, sys.argv[1:]))

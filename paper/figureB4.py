@@ -15,4 +15,4 @@ def make() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureB4", make))
+    sys.exit(style.main("figureB4", make, sys.argv[1:]))

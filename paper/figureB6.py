@@ -30,4 +30,4 @@ def make() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureB6", make))
+    sys.exit(style.main("figureB6", make, sys.argv[1:]))

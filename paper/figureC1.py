@@ -80,4 +80,4 @@ def _text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureC1", make))
+    sys.exit(style.main("figureC1", make, sys.argv[1:]))

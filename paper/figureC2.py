@@ -50,4 +50,4 @@ def make() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureC2", make))
+    sys.exit(style.main("figureC2", make, sys.argv[1:]))

@@ -75,4 +75,4 @@ def _text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(style.main("figureC3", make))
+    sys.exit(style.main("figureC3", make, sys.argv[1:]))

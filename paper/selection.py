@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,11 @@ class Selection:
         return self.epochs <= 100
 
     @property
+    def eps(self) -> float:
+        """Radius of the Linf ball of the attacks, in pixel units."""
+        return float(self._recipe.get("eps", recipes.ADDED["eps"]))
+
+    @property
     def _recipe(self) -> dict[str, Any]:
         return dict(store.recipe_of(next(iter(self.by_name.values()))[0]))
 
@@ -70,8 +75,10 @@ class Selection:
 
     def setting(self) -> str:
         """Return the scale in words."""
-        width = self._recipe["width"]
-        return f"Scale {self.scale}: ResNet-18 of width {width}, {self.epochs} epochs"
+        network = self._recipe.get("network", recipes.ADDED["network"])
+        if network == recipes.ADDED["network"]:
+            network = f"ResNet-18 of width {self._recipe['width']}"
+        return f"Scale {self.scale}: {network}, {self.epochs} epochs"
 
     def about(self) -> str:
         """Return a sentence on the scale and the seeds, and one on the seeds not stored, if any."""
@@ -154,6 +161,19 @@ def printed(
         for place, each in enumerate(complete)
         if all(each.can_replace(other) for other in complete[place + 1 :])
     ]
+
+
+def at_scale(stage: str, names: Sequence[str], scale: str, dataset: str = "cifar10") -> Selection:
+    """Return the stored datasets of recipes at one scale, such as ``small+eps4``.
+
+    Raises
+    ------
+    ReproError
+        If there is no such scale.
+    Missing
+        If a recipe is not stored.
+    """
+    return _at_scale(stage, names, (), dataset, str(recipes.Scale.parse(scale)), paired=True)
 
 
 def selections(
@@ -244,11 +264,15 @@ class Accuracy:
     ----------
     natural, adversarial : float
         Means over seeds.
+    images : int
+    robust : ndarray, shape (images,)
+        Share of the seeds whose network resists, by image.
     """
 
     natural: float
     adversarial: float
     images: int
+    robust: NDArray[np.float64] = field(repr=False, compare=False)
 
     def interval(self, kind: str) -> tuple[float, float]:
         """Return the interval of ``"natural"`` or ``"adversarial"`` accuracy, in percent."""
@@ -287,11 +311,13 @@ def sweep(selected: Selection) -> tuple[dict[str, Accuracy], str]:
     for name, datasets in students.items():
         some = [d.isel(sample=slice(count)) for d in datasets if _seed(d) in seeds]
         labels = labels_of(some)
+        robust = np.mean([d["robust"].values[-1] for d in some], axis=0)
         accuracies[name] = Accuracy(
             100
             * float(np.mean([distribution.is_correct(d["logits"].values, labels) for d in some])),
-            100 * float(np.mean([d["robust"].values[-1] for d in some])),
+            100 * float(robust.mean()),
             count,
+            robust,
         )
     plural = "s" if len(seeds) > 1 else ""
     return accuracies, (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
 from paper import exit_code
 
@@ -31,6 +34,8 @@ STYLE: dict[Any, Any] = {
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#777777"
 COLOURS = {"st": BLUE, "at": ORANGE}
+CYCLE = (ORANGE, BLUE, GREEN, PURPLE, GREY, "#b58900", "#56b4e9", "#333333")
+"""Colours of other networks, in the order in which they are taken."""
 
 LINE_INCHES = 0.145
 """Height of a line of the caption."""
@@ -139,13 +144,41 @@ def save(name: str, make: Callable[[], Figure]) -> None:
         temporary.write_text(f"{figure.get_label()}\n", encoding="utf-8")
 
 
-def main(name: str, make: Callable[[], Figure]) -> int:
-    """Make and save a figure and print where; or say in one line what is missing."""
+def main(
+    name: str,
+    make: Callable[[], Figure],
+    arguments: Sequence[str] = (),
+    of_files: Callable[[Sequence[str]], Figure] | None = None,
+) -> int:
+    """Make and save a figure and print where; or say in one line what is missing.
+
+    Parameters
+    ----------
+    name : str
+    make : callable
+        Returns the figure of the stored networks.
+    arguments : sequence of str
+        Files of other networks, drawn instead under a name of their own, and ``--debug``.
+    of_files : callable, optional
+        Returns the figure of such files; a figure without it takes none.
+    """
+    paths = [each for each in arguments if each != "--debug"]
 
     def command() -> int:
-        save(name, make)
-        for suffix in (".pdf", ".png"):
-            print(places.build() / "figures" / f"{name}{suffix}")
+        saved, drawn = name, make
+        if paths and of_files is None:
+            raise ReproError(f"takes no files, got {paths[0]}; Figures 1 to 3 do")
+        if paths and of_files is not None:
+            saved, drawn = f"{name}-{_stem(paths)}", functools.partial(of_files, paths)
+        save(saved, drawn)
+        for suffix in (".pdf", ".png", ".txt")[: 3 if paths else 2]:
+            print(places.build() / "figures" / f"{saved}{suffix}")
         return 0
 
     return exit_code(name, command)
+
+
+def _stem(paths: Sequence[str]) -> str:
+    """Return a name for the figure of some files."""
+    more = f"-and-{len(paths) - 1}-more" if len(paths) > 1 else ""
+    return f"{Path(paths[0]).stem}{more}"

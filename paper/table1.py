@@ -16,7 +16,7 @@ def make() -> tables.Table:
         more_rows, more_notes = _half("cifar100")
     except store.Missing as error:
         more_rows, more_notes = [], [f"{printed('cifar100')}: {error}."]
-    notes = [tables.METHOD_NOTE, *notes, *more_notes]
+    notes = [tables.method_note(), *notes, *more_notes]
     return tables.Table("table1", ("network", *tables.HEADER), rows + more_rows, notes)
 
 
@@ -43,4 +43,4 @@ def _epochs(epochs: tuple[int, ...]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.main("table1", make))
+    sys.exit(tables.main("table1", make, sys.argv[1:]))

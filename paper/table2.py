@@ -9,14 +9,28 @@ from numpy.typing import NDArray
 
 from logit_distributions import recipes, store
 from logit_distributions.read import distribution
+from logit_distributions.recipes import Scale
 from paper import selection, tables
 
 
 def make() -> tables.Table:
     """Return the table from the stored datasets."""
     reported = tables.reported("table2")
-    rows, notes = [], [tables.METHOD_NOTE]
-    for runs in selection.printed("logits", list(reported)):
+    return _table(reported, selection.printed("logits", list(reported)))
+
+
+def of_scale(scale: str) -> tables.Table:
+    """Return the table of any scale: a variation, or students of a given teacher."""
+    reported = tables.reported("table2")
+    runs = selection.at_scale("logits", list(reported), scale)
+    made = _table(reported, [runs])
+    made.notes.append(_teachers(runs.scale))
+    return made
+
+
+def _table(reported: dict[str, Any], selected: list[selection.Selection]) -> tables.Table:
+    rows, notes = [], [tables.method_note(selected[0].eps)]
+    for runs in selected:
         measured = {name: tables.accuracies(name, runs[name]) for name in reported}
         for name, ours in measured.items():
             paper = reported[name]
@@ -56,6 +70,21 @@ def _own_rows(scale: str) -> list[tuple[str, ...]]:
         cells = [(tables.in_percent(v), tables.interval(v, ours.samples)) for v in numbers]
         rows.append((name, scale, *(text for pair in cells for text in ("–", *pair))))
     return rows
+
+
+def _teachers(scale: str) -> str:
+    """Return a note on the accuracies of the networks that taught the students."""
+    given = Scale.parse(scale).given
+    words = []
+    for name in ("at", "st"):
+        if datasets := store.find("logits", name, scale=scale):
+            ours = tables.accuracies(name, datasets)
+            called = given if given and name == "at" else selection.label(name)
+            words.append(
+                f"{called} natural {tables.in_percent(ours.natural)}, adversarial "
+                f"{tables.in_percent(ours.adversarial)}"
+            )
+    return f"Teachers: {'; '.join(words) or 'not stored'}."
 
 
 def _order_notes(
@@ -103,4 +132,4 @@ def _robust(data: xr.Dataset) -> NDArray[np.bool_]:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.main("table2", make))
+    sys.exit(tables.main("table2", make, sys.argv[1:], of_scale))

@@ -47,4 +47,4 @@ def make() -> tables.Table:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.main("table3", make))
+    sys.exit(tables.main("table3", make, sys.argv[1:]))

@@ -112,4 +112,4 @@ def _movement(rows: list[Row], smaller: str, larger: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.main("tableS", make))
+    sys.exit(tables.main("tableS", make, sys.argv[1:]))

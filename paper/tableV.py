@@ -66,4 +66,4 @@ def _fall(pairs: list[tuple[float, float]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(tables.main("tableV", make))
+    sys.exit(tables.main("tableV", make, sys.argv[1:]))

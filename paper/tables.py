@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import functools
 import io
 import tomllib
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from logit_distributions.errors import ReproError
 from logit_distributions.read import distribution
+from logit_distributions.recipes import Evaluation
 from logit_distributions.store import files, places
 from paper import exit_code, title
 from paper.selection import Selection
@@ -84,11 +87,11 @@ class Table:
             ]
         )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, stem: str) -> None:
         """Write the table as ``.txt``, ``.csv``, ``.md`` and ``.tex`` into `folder`."""
         forms = {"txt": self.text, "csv": self.csv, "md": self.markdown, "tex": self.latex}
         for suffix, form in forms.items():
-            with files.atomic(folder / f"{self.name}.{suffix}") as temporary:
+            with files.atomic(folder / f"{stem}.{suffix}") as temporary:
                 temporary.write_text(form(), encoding="utf-8")
 
 
@@ -105,15 +108,42 @@ def _escaped(text: str) -> str:
 def save(name: str, make: Callable[[], Table]) -> Table:
     """Make a table and write it, in every form, to the build folder."""
     table = make()
-    table.save(places.build() / "tables")
+    table.save(places.build() / "tables", name)
     return table
 
 
-def main(name: str, make: Callable[[], Table]) -> int:
-    """Make, save and print a table; or say in one line what is missing."""
+def main(
+    name: str,
+    make: Callable[[], Table],
+    arguments: Sequence[str] = (),
+    of_scale: Callable[[str], Table] | None = None,
+) -> int:
+    """Make, save and print a table; or say in one line what is missing.
+
+    Parameters
+    ----------
+    name : str
+    make : callable
+        Returns the table of the stored networks at the scales that readers prefer.
+    arguments : sequence of str
+        ``--scale SCALE``, of which the table is made instead, and ``--debug``.
+    of_scale : callable, optional
+        Returns the table of any scale, a variation or a given teacher; a table without it has no
+        such option.
+    """
+    parser = argparse.ArgumentParser(f"python -m paper.{name}", description=title(name))
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    if of_scale is not None:
+        parser.add_argument(
+            "--scale", help="such as small+eps4 or small+given-NAME, as 'logitdist make' takes it"
+        )
+    scale = getattr(parser.parse_args(arguments), "scale", None)
 
     def command() -> int:
-        print(save(name, make).text())
+        if of_scale is None or scale is None:
+            print(save(name, make).text())
+        else:
+            print(save(f"{name}-{scale}", functools.partial(of_scale, scale)).text())
         return 0
 
     return exit_code(name, command)
@@ -213,7 +243,9 @@ def scale_note(runs: Selection, ours: Accuracies) -> str:
     )
 
 
-METHOD_NOTE = (
-    "In percent, mean ± sd over seeds; Wilson interval for the number of test images. "
-    "Adversarial: APGD-CE, then APGD-DLR, Linf 8/255."
-)
+def method_note(eps: float = Evaluation.eps) -> str:
+    """Return a note on what the numbers are, of attacks in a ball of this radius."""
+    return (
+        "In percent, mean ± sd over seeds; Wilson interval for the number of test images. "
+        f"Adversarial: APGD-CE, then APGD-DLR, Linf {255 * eps:g}/255."
+    )

@@ -54,8 +54,11 @@ def test_exemplars_are_the_first_of_every_class():
     labels = np.array([1, 1, 1, 0, 2, 0, 2, 1, 0])
     assert manifolds.exemplars(labels, 3).tolist() == [0, 3, 4]
     assert manifolds.exemplars(labels, 5).tolist() == [0, 1, 3, 4, 5]
+    assert manifolds.exemplars(labels, 3, 1).tolist() == [1, 5, 6]  # the second of every class
     with pytest.raises(ReproError, match="at least 10 images, got 9"):
         manifolds.exemplars(labels, 10)
+    with pytest.raises(ReproError, match="at least 12 images, got 9"):
+        manifolds.exemplars(labels, 4, 2)
 
 
 @pytest.mark.parametrize("kind", ["adversarial", "random"])
@@ -280,13 +283,48 @@ def test_the_guarded_rule_keeps_centres_that_the_packages_annihilates():
         assert gaps[0] < gaps[1]
 
 
+def test_every_estimator_is_the_kernel_on_its_points():
+    points = np.random.default_rng(2).standard_normal((8, 60, 6)) + 1.5
+    settings = Manifolds(n_t=30, draws=10, seed=4)
+    measured = capacity.measure(points, settings)
+    centred = points - points.mean(axis=(0, 2), keepdims=True)
+    conic, glue = (f(centred, 10, seed=4) for f in (mc.conic_capacity, mc.glue))
+    for end in ("", "_low", "_high"):
+        name = f"conic_capacity{end}"
+        assert float(measured[name]) == pytest.approx(float(conic[f"capacity{end}"]), rel=1e-12)
+    for name in capacity.GLUE:
+        assert float(measured[f"glue_{name}"]) == float(glue[name])
+    for rule, start in (("guarded", "guarded"), (False, "raw")):
+        theory = mc.mean_field_capacity(points, n_t=30, low_rank=rule, seed=4)
+        assert float(measured[f"{start}_capacity"]) == theory.combined_capacity
+    radius = mc.mean_field_capacity(points, n_t=30, seed=4).radius
+    np.testing.assert_allclose(measured["guarded_radius"], radius, rtol=1e-6)
+
+
+def test_a_manifold_left_hardly_a_centre_does_not_count():
+    points = np.random.default_rng(2).standard_normal((8, 60, 6)) + 1.5
+    measured = capacity.measure(points, Manifolds(n_t=30, draws=10))
+    flagged = measured.copy(deep=True)
+    flagged["center_kept"][3] = 1e-5
+    others = np.delete(measured["capacity"].values.astype(float), 3)
+    estimates = capacity.estimates(flagged)
+    assert estimates["theory"].value == pytest.approx(len(others) / (1 / others).sum())
+    assert estimates["guarded"] == capacity.estimates(measured)["guarded"]
+    assert (capacity.row("x", flagged).left_out, capacity.row("x", measured).left_out) == (1, 0)
+    before = measured.drop_vars(["center_kept", "guarded_capacity"])  # a file of another day
+    assert capacity.estimates(before)["theory"] == capacity.estimates(measured)["theory"]
+    assert not np.isfinite(capacity.estimates(before)["guarded"].value)
+    none = flagged.assign(center_kept=0 * flagged["center_kept"])
+    assert not capacity.estimates(none)["theory"].known
+
+
 def test_settings_of_what_is_stored_are_the_default_ones():
     files = sorted((STORED / "capacity").glob("*.nc"))
     assert len(files) >= len(recipes.FIGURE5)
     for file in files:
-        attributes = store.open_dataset(file, "capacity").attrs
-        for name, value in dataclasses.asdict(Manifolds()).items():
-            assert attributes[f"manifold_{name}"] == value
+        dataset = store.open_dataset(file, "capacity")
+        attributes = dataset.attrs
+        assert manifolds.manifold_settings(dataset) == dataclasses.asdict(Manifolds())
         assert re.fullmatch("[0-9a-f]{64}", attributes["checkpoint_sha256"])
 
 

@@ -138,7 +138,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "images": lambda data: images.write_cache("cifar10", toy.parts()),
     "unfinished": lambda data: files.keep(data / "part.npz", "key", total=np.zeros(100_000)),
     "figure": lambda data: style.save("toy", figure),
-    "table": lambda data: tables.Table("table1", ("a",), [("b",)]).save(data),
+    "table": lambda data: tables.Table("table1", ("a",), [("b",)]).save(data, "table1"),
     "speed": lambda data: bench.write_json(data / "speed.json", {"width": 8}),
 }
 PLACES = ("full", "read-only", "limited")

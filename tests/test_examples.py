@@ -13,6 +13,7 @@ from logit_distributions import cli
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import ResNet18
 from logit_distributions.store import places
+from paper import figure2, style
 from tests.conftest import STORED
 
 README = (places.ROOT / "README.md").read_text()
@@ -47,6 +48,11 @@ def test_the_python_examples_run(robustbench, tmp_path, monkeypatch, capsys):
     assert "AT, scale small" in printed
     assert "\n1.0\n" in printed
     assert names["capacity"].sizes["layer"] == 2
+    assert re.search(r"^theirs +20 +AutoAttack 8/255 +\d", printed, flags=re.MULTILINE)
+    (line,) = re.findall(r"`python -m paper.(figure2) (theirs.nc .*?)`", TEXT)
+    shown = [each.replace("data/", f"{STORED}/") for each in line[1].split()]
+    monkeypatch.setenv("REPRO_BUILD", str(tmp_path / "build"))
+    assert style.main(line[0], figure2.make, shown, figure2.of_files) == 0
 
 
 def make_network():

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 from logit_distributions import images, recipes, store
@@ -196,13 +197,14 @@ def test_figure_b5_is_of_one_epoch(own_results, capsys):
 
 
 def test_figure_4_names_every_fall_of_robustness():
-    def point(adversarial):
-        return selection.Accuracy(50.0, adversarial, 2000)
+    def point(adversarial, shift=0):
+        robust = np.roll(np.arange(2000) < 20 * adversarial, shift).astype(float)
+        return selection.Accuracy(50.0, 100 * robust.mean(), 2000, robust)
 
-    some = {"fix-1-permute": point(16.5), "fix-2-permute": point(14.0), "normal": point(20.0)}
-    text = figure4._falls(some)
-    variance = (16.5 * 83.5 + 14 * 86) / 2000
-    assert f"k = 1 to 2 by 2.5 points (permute, z = {2.5 / variance**0.5:.1f})" in text
+    one, two = point(16.5), point(14.0, shift=40)
+    text = figure4._falls({"fix-1-permute": one, "fix-2-permute": two, "normal": point(20.0)})
+    z = scipy.stats.ttest_rel(one.robust, two.robust).statistic
+    assert f"k = 1 to 2 by 2.5 points (permute, z = {z:.1f})" in text
     assert figure4._falls({"fix-1-permute": point(10.0), "fix-2-permute": point(11.0)}) == ""
 
 

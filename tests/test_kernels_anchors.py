@@ -2,6 +2,9 @@
 
 import importlib.util
 import os
+import pkgutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
 from scipy.special import chdtri, ndtri
 
 import manifold_capacity as mc
@@ -386,6 +390,43 @@ def test_truncated_code_is_compiled_anew(tmp_path, monkeypatch, damage, suffix, 
         assert again.stats.cache_hits.total() == 1
 
 
+CALL = """
+import numpy as np, manifold_capacity as mc
+points = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+print(mc.anchor_points(points, np.ones((3, 2))).sq_distance.tolist())
+"""
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+def test_a_kernel_called_directly_survives_a_truncated_cache(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def call():
+        command = [sys.executable, "-c", CALL]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = call()
+    files = [path for path in tmp_path.rglob("*.nb?") if path.is_file()]
+    assert {path.suffix for path in files} == {".nbi", ".nbc"}
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert call() == first != ""
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+def test_every_kernel_keeps_its_code_in_the_cache_that_survives():
+    kernels = [
+        each
+        for module in pkgutil.iter_modules(mc.__path__, "manifold_capacity.")
+        for each in vars(importlib.import_module(module.name)).values()
+        if isinstance(each, Dispatcher)
+    ]
+    assert len(kernels) > 10
+    assert all(isinstance(each._cache, _jit.Cache) for each in kernels)
+
+
 def test_processors_are_counted_where_affinity_is_unknown(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: None)
@@ -403,3 +444,11 @@ def test_a_certificate_prints_its_largest_difference_and_survives_failing_solver
     assert certificate.difference.max() < 1e-8
     none = mc.certify(points, t[:, :1], solvers=["no such solver"])
     assert np.isnan(none.difference).all()
+
+
+def test_without_cvxpy_a_certificate_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"certify: expected cvxpy, .*logit-distributions\[certify"
+    ):
+        mc.certify(np.ones((2, 2)), np.ones((2, 1)))

@@ -148,6 +148,9 @@ def test_nobody_has_memory_for_so_many_vectors():
         options = {option: np.iinfo(np.int64).max, "low_rank": "package"}
         message = refusal(mc.mean_field_capacity, GOOD, **options)
         assert message.startswith(f"{option}: expected at most {most}, got ")
+    for kernel in (mc.simulated_capacity, mc.conic_capacity, mc.glue):
+        message = refusal(kernel, GOOD, draws=10**12)
+        assert message == "draws: expected at most 10000000, got 1000000000000"
 
 
 @pytest.mark.parametrize(

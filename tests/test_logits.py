@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from logit_distributions import Evaluation, cli, evaluate, images, recipes, replay, store
 from logit_distributions.errors import ReproError
 from logit_distributions.make import logits as attacked_logits
-from logit_distributions.make import premises
+from logit_distributions.make import premises, trial
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import ResNet18
 from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
@@ -184,7 +184,7 @@ def test_a_device_that_is_not_there_is_one_line():
 
 
 def test_a_part_is_gone_on_with_only_by_a_network_that_computes_the_same(place, monkeypatch):
-    monkeypatch.setitem(attacked_logits.CHUNK, "cpu", 10)
+    monkeypatch.setattr(trial, "CPU_IMAGES", 10)
     data = images.stored("cifar10").take(np.arange(30))
     partial, options = place / "part.npz", Options(Machine("cpu", "float32"))
     path = others.weights(place, ".pt")
@@ -286,7 +286,7 @@ def test_what_says_nothing_of_a_recipe_is_refused(more, line, place, capsys):
 
 
 def test_an_interrupted_attack_leaves_a_line_and_what_was_finished(place, capsys, monkeypatch):
-    monkeypatch.setitem(attacked_logits.CHUNK, "cpu", 10)
+    monkeypatch.setattr(trial, "CPU_IMAGES", 10)
     verdicts, counted = attacked_logits.verdicts, []
 
     def interrupted(*arguments):
@@ -382,11 +382,11 @@ def attacked(model, data, settings, budget, partial=None):
     return attacked_logits.attack(model, data, settings, options, ("toy", "0"), partial)
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "autoattack-full"])
+@pytest.mark.parametrize("engine", [e for e in ENGINES if "square" not in ENGINES[e]])
 def test_an_attack_is_cut_within_a_chunk_and_goes_on_to_the_same_bits(
     engine, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(attacked_logits.CHUNK, "cpu", 10)
+    monkeypatch.setattr(trial, "CPU_IMAGES", 10)
     torch.manual_seed(0)
     model = ResNet18(10, 8).eval()
     pixels, labels = toy.arrays(2, 2)

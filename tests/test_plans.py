@@ -7,7 +7,7 @@ import pytest
 
 from logit_distributions import cli, plans, recipes, store
 from logit_distributions.errors import ReproError
-from logit_distributions.jobs import Job, epoch_file
+from logit_distributions.jobs import Job, epoch_file, with_needs
 from logit_distributions.recipes import SCALES, Scale, recipe
 from logit_distributions.store import places
 from tests import toy_results
@@ -178,3 +178,22 @@ def test_more_is_asked_for_more():
     speed = plans.paper_speed()
     assert plans.minutes_to_ask_for(small, speed) < plans.minutes_to_ask_for(paper, speed)
     assert plans.megabytes_to_ask_for(small) < plans.megabytes_to_ask_for(paper)
+
+
+def test_what_capacities_depend_on_is_measured_once_and_beside_the_paper():
+    scale = recipes.SCALES["small"]
+    wanted = plans.plan([plans.MANIFOLDS], scale)
+    assert {job.seed for job in wanted} == {0}
+    settings = [(job.recipe.name, recipes.manifolds(job.stage, job.recipe)) for job in wanted]
+    plain = [
+        (job.recipe.name, recipes.manifolds(job.stage, job.recipe))
+        for job in plans.plan(["figure5"], scale)
+    ]
+    assert len(set(settings)) == len(settings)
+    assert not set(settings) & set(plain)
+    speed = plans.paper_speed()
+    untrained = [job for job in wanted if job.recipe.name == recipes.UNTRAINED]
+    assert [plans.hours(need, speed) for job in untrained for need in with_needs(job.needs)] == [
+        0,
+        0,
+    ]

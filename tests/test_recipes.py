@@ -25,7 +25,8 @@ def test_hashes_tell_recipes_apart():
 def test_the_paper_scale_is_the_papers():
     for name in recipes.names(recipes.SCALES["paper"]):
         recipe = recipes.recipe(name, "paper")
-        assert (recipe.width, recipe.epochs, recipe.batch_size) == (64, 200, 128)
+        epochs = 0 if name == recipes.UNTRAINED else 200
+        assert (recipe.width, recipe.epochs, recipe.batch_size) == (64, epochs, 128)
         assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.1, 0.9, 2e-4)
         how = recipe.distillation
         if how is not None and how.teacher == "at" and "epoch" not in name:
@@ -61,7 +62,8 @@ def test_methods():
     regularized = [n for n in others["standard"] if n != "st"]
     assert all(n.startswith(tuple(recipes.REGULARIZERS)) for n in regularized)
     assert others["adversarial"] == ["at"]
-    assert set(others) == {"standard", "adversarial", "distillation"}
+    assert others["untrained"] == [recipes.UNTRAINED]
+    assert set(others) == {"standard", "adversarial", "distillation", "untrained"}
 
 
 def test_unknown_names_list_the_known():

@@ -48,6 +48,18 @@ def test_every_file_is_made_once_and_before_what_needs_it(options, monkeypatch):
         run.make(Job(name, recipes.recipe("normal"), 0), options)
 
 
+def test_an_untrained_network_is_the_one_that_training_begins_with(options):
+    job = Job("checkpoint", recipes.recipe("untrained"), 1)
+    made = Checkpoint.load(run.make(job, options))
+    assert (made.epoch, made.step, made.log) == (0, 0, [])
+    other = Checkpoint.load(run.make(Job("checkpoint", job.recipe, 2), options))
+    assert other.weights_sha256 != made.weights_sha256
+    assert not made.tensors["model.stem.1.running_mean"].any()
+    with pytest.raises(ReproError, match="is not trained, so it has no epochs"):
+        run.make(Job("log", job.recipe, 1), options)
+    run.make(Job("logits", job.recipe, 1), options)  # like any other network
+
+
 def test_what_exists_is_not_made_whatever_has_become_of_its_needs(options, monkeypatch):
     job = Job("logits", recipes.recipe("st"), 0)
     run.make(job, options)

@@ -140,3 +140,46 @@ def test_stored_recipes_are_those_of_the_code():
         wanted = recipes.recipe(recipe["name"], recipe["scale"], recipe["dataset"])
         assert json.loads(wanted.to_json()) == recipe
         assert dataset.attrs["recipe_hash"] == wanted.hash
+
+
+@pytest.fixture
+def variation(tmp_path, monkeypatch):
+    """Results of Table 2 in a ball of 4/255, with students of a given teacher."""
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("REPRO_BUILD", str(tmp_path / "build"))
+    for name in ("at", *tables.reported("table2")):
+        for seed in (0, 1):
+            recipe = recipes.recipe(name, "small+wide_resnet50_2+eps4+given-mine")
+            store.write(
+                toy_results.logits(recipe, seed, 100), store.path_of("logits", recipe.run(seed))
+            )
+    return "small+wide_resnet50_2+eps4+given-mine"
+
+
+def test_table_2_of_a_variation_and_a_given_teacher(variation, tmp_path, capsys):
+    arguments = ["--scale", variation]
+    assert tables.main("table2", table2.make, arguments, table2.of_scale) == 0
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "build" / "tables" / f"table2-{variation}.txt").read_text() + "\n"
+    student = toy_results.logits(recipes.recipe("normal", variation), 0, 100)
+    robust = 100 * student["robust"].values[-1].mean()
+    seeds = [toy_results.logits(recipes.recipe("normal", variation), seed, 100) for seed in (0, 1)]
+    expected = np.mean([100 * each["robust"].values[-1].mean() for each in seeds])
+    assert robust > 0
+    (row,) = (line for line in printed.splitlines() if line.startswith("Normal"))
+    assert f" {expected:.2f} ± " in row
+    assert "APGD-DLR, Linf 4/255." in printed
+    assert f"Scale {variation}: wide_resnet50_2, 6 epochs; seeds 0, 1; 100 test images" in printed
+    assert "\nTeachers: mine natural " in printed
+
+
+def test_a_scale_that_is_unknown_or_not_stored_is_one_line(variation, capsys):
+    for scale, line in (
+        ("smal", "table2: unknown scale 'smal': expected one of "),
+        ("small+eps2", "small+eps2-normal-seed0.nc is missing; make it with 'logitdist make logits/"
+         "normal --scale small+eps2'\n"),
+    ):  # fmt: skip
+        assert tables.main("table2", table2.make, ["--scale", scale], table2.of_scale) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert line in error

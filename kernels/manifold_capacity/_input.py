@@ -90,6 +90,10 @@ def real_labels(name: str, given: Any) -> NDArray[Any]:
     return array
 
 
+MANY = 10_000_000
+"""More draws or Gaussian vectors than anybody has memory for."""
+
+
 def whole_number(name: str, value: Any, least: int, why: str = "", most: int | None = None) -> int:
     """Return an option that must be a whole number from `least` to `most`, if that is given."""
     try:

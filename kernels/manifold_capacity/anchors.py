@@ -13,6 +13,7 @@ Python package, which is theirs under t → -t).
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -275,7 +276,17 @@ def certify(
         Columns of `t` to solve; default all.
     solvers : sequence of str
         Names that cvxpy knows.
+
+    Raises
+    ------
+    ImportError
+        If cvxpy is not installed.
     """
+    if importlib.util.find_spec("cvxpy") is None:
+        raise ImportError(
+            "certify: expected cvxpy, which is not installed; "
+            "pip install 'logit-distributions[certify]' brings it"
+        )
     points, vectors, margin = _check(sD1, t, kappa)
     chosen = np.arange(vectors.shape[1])
     if subset is not None:

@@ -13,6 +13,7 @@ from scipy.linalg import lapack, qr, solve_triangular
 
 from manifold_capacity._input import (
     LARGEST,
+    MANY,
     Array,
     Manifolds,
     as_manifolds,
@@ -34,9 +35,6 @@ from manifold_capacity.centers import GONE, Choice, Rule, center_correlation
 from manifold_capacity.centers import low_rank as find_low_rank
 
 Definition = Literal["paper", "package"]
-
-MANY = 10_000_000
-"""More Gaussian vectors than anybody has memory for."""
 
 KEPT = 1e-3
 """A manifold that keeps less of its centre is flagged and left out of the combined capacity."""

@@ -11,6 +11,7 @@ from scipy.linalg import qr
 from scipy.special import stdtrit
 
 from manifold_capacity._input import (
+    MANY,
     Array,
     Manifolds,
     as_manifolds,
@@ -85,19 +86,18 @@ def conic_capacity(
         fit into memory; and where they lie so far from the origin that the
         optimality conditions cannot be met to 1e-9.
     """
-    whole_number("draws", draws, 2, ", for an interval")
+    whole_number("draws", draws, 2, ", for an interval", MANY)
     flag("progress", progress)
     cones = Cones(manifolds, labels, draws, kappa, seed)
     projections = cones.project_all(draws, threads, "conic capacity" if progress else None)
     values = np.array([one.sq_norm for one in projections])
-    mean = float(values.mean())
-    se = float(values.std(ddof=1) / np.sqrt(draws)) if np.isfinite(mean) else np.inf
-    reach = float(stdtrit(draws - 1, 0.5 + LEVEL / 2)) * se
+    mean, se = mean_and_error(values)
+    low, high = interval(values, cones.count)
     return Result(
         {
             "capacity": ((), cones.count / mean if mean > 0 else np.inf),
-            "capacity_low": ((), cones.count / (mean + reach) if mean > 0 else 0.0),
-            "capacity_high": ((), cones.count / (mean - reach) if mean > reach else np.inf),
+            "capacity_low": ((), low),
+            "capacity_high": ((), high),
             "statistical_dimension": ((), mean),
             "statistical_dimension_se": ((), se),
             "sq_projection": (("draw",), values),
@@ -109,6 +109,23 @@ def conic_capacity(
             "kappa": kappa, "seed": seed,
         },
     )  # fmt: skip
+
+
+def mean_and_error(sq_projections: Array) -> tuple[float, float]:
+    """Return the mean of squared projections, the statistical dimension, and its standard error."""
+    mean = float(sq_projections.mean())
+    finite = np.isfinite(mean)
+    return mean, float(
+        sq_projections.std(ddof=1) / len(sq_projections) ** 0.5
+    ) if finite else np.inf
+
+
+def interval(sq_projections: Array, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of the capacity of `count` manifolds, Student's t over the draws."""
+    mean, se = mean_and_error(sq_projections)
+    reach = float(stdtrit(len(sq_projections) - 1, 0.5 + LEVEL / 2)) * se
+    low = count / (mean + reach) if mean > 0 else 0.0
+    return low, count / (mean - reach) if mean > reach else np.inf
 
 
 @dataclass(frozen=True)

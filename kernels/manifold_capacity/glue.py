@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
-from manifold_capacity._input import Array, Manifolds, choice, flag, whole_number
+from manifold_capacity._input import MANY, Array, Manifolds, choice, flag, whole_number
 from manifold_capacity._parallel import for_each, may_stop, one_blas_thread
 from manifold_capacity._result import Result
-from manifold_capacity.conic import Cones, Projection
+from manifold_capacity.conic import Cones, Projection, interval
 from manifold_capacity.simulated import Labels
 
 Inactive = Literal["nearest", "zero"]
@@ -93,8 +93,9 @@ def glue(
         ``capacity``, ``dimension``, ``radius``, ``utility``, ``center_alignment``,
         ``axis_alignment``, ``center_axis_alignment``, ``approximate_capacity``, each with its
         Monte Carlo standard error over the draws (``..._se``, first-order jackknife, the
-        noise of the centres included). Per manifold: ``manifold_dimension``, whose mean is D,
-        and ``manifold_radius`` from the terms of the manifold in both products with u (NaN
+        noise of the centres included). Capacity is that of `conic_capacity`, and so are
+        ``capacity_low`` and ``capacity_high``. Per manifold: ``manifold_dimension``, whose mean
+        is D, and ``manifold_radius`` from the terms of the manifold in both products with u (NaN
         where one is negative), ``inactive_share`` of the draws. ``ambiguous_share``: the share
         of draws whose t lies in its cone, as happens where the labelling cannot be separated;
         there anchors are not unique, so only capacity is to be trusted, and a warning says so.
@@ -119,7 +120,7 @@ def glue(
     0.59 ± 0.01 classes per feature
     >>> dataset = measures.to_xarray()  # labelled, with all settings as attributes
     """
-    whole_number("draws", draws, 2, ", for a standard error")
+    whole_number("draws", draws, 2, ", for a standard error", MANY)
     choice("inactive", inactive, get_args(Inactive))
     flag("progress", progress)
     cones = Cones(manifolds, labels, draws, 0.0, seed)
@@ -145,10 +146,13 @@ def glue(
     with np.errstate(invalid="ignore", divide="ignore"):
         by_manifold = np.sum([moment.by_manifold for moment in moments], axis=0) / draws
         radii = np.sqrt(by_manifold[1] / by_manifold[2])
+    low, high = interval(terms[:, 0], cones.count)
     return Result(
         {
             **{name: ((), value) for name, value in values.items()},
             **{f"{name}_se": ((), value) for name, value in errors.items()},
+            "capacity_low": ((), low),
+            "capacity_high": ((), high),
             "manifold_dimension": (("manifold",), by_manifold[0]),
             "manifold_radius": (("manifold",), radii),
             "inactive_share": (("manifold",), anchors.inactive.mean(axis=0)),

@@ -12,6 +12,7 @@ from scipy.linalg import qr
 from scipy.special import bdtr, ndtri
 
 from manifold_capacity._input import (
+    MANY,
     Array,
     Manifolds,
     as_manifolds,
@@ -128,7 +129,7 @@ def simulated_capacity(
     choice("procedure", procedure, get_args(Procedure))
     flag("bias", bias)
     flag("progress", progress)
-    whole_number("draws", draws, 1)
+    whole_number("draws", draws, 1, most=MANY)
     kappa = nonnegative_margin(kappa)
     if kappa > 0 and (projection, procedure) != ("gaussian", "nested"):
         raise ValueError(

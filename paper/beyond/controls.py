@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from logit_distributions import choice, recipes, store
 from logit_distributions.errors import ReproError
+from logit_distributions.read import distribution
 from paper import selection, style, tables
 from paper.beyond.questions import command
 from paper.claims import terms
@@ -111,7 +112,7 @@ def table() -> tables.Table:
                     tables.interval(ours.adversarial, ours.samples),
                 )
             )
-    notes = [tables.METHOD_NOTE, f"{runs.setting()}."]
+    notes = [tables.method_note(), f"{runs.setting()}."]
     try:
         rows += _effects(runs.scale, notes)
     except (store.Missing, terms.Unsuitable) as error:
@@ -248,10 +249,10 @@ def _interaction(axes: Any, runs: selection.Selection) -> None:
         axes.plot((0, 1), each, color=colour, lw=0.6, alpha=0.6)
         means = each.mean(1)
         bounds = [
-            selection.Accuracy(0.0, mean, cell.samples).interval("adversarial")
+            distribution.wilson_interval(mean / 100, cell.samples)
             for mean, cell in zip(means, cells, strict=True)
         ]
-        bars = np.abs(np.array(bounds).T - means)
+        bars = np.abs(100 * np.array(bounds).T - means)
         axes.errorbar((0, 1), means, bars, color=colour, lw=2, capsize=3, label=words)
     axes.set_xticks((0, 1), ("errors kept", "corrected"))
     axes.set(xlim=(-0.3, 1.3), ylim=(0, None))

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from logit_distributions import recipes, store
-from logit_distributions.read import distribution, ranking
+from logit_distributions.read import capacity, distribution, ranking
 from paper import selection, style, tables
 from paper.beyond import distances
 
@@ -85,8 +85,8 @@ def _network(data: xr.Dataset) -> Network:
     manifolds = _of_seed("capacity", name, data)
     if manifolds is not None:
         layer = manifolds.sel(layer=LAYER)
-        statistics["capacity"] = float(layer["combined_capacity"])
-        statistics["radius"] = float(layer["radius"].mean())
+        statistics["capacity"] = capacity.estimates(layer)["theory"].value
+        statistics["radius"] = float(layer["radius"].values[capacity.is_kept(layer)].mean())
     measured = _of_seed("distances", name, data)
     if measured is not None:
         statistics["ratio"] = float(np.median(distances.predicted(measured)))

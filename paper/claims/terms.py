@@ -635,15 +635,20 @@ class Measures:
 
         ``capacity``, ``radius``, ``dimension``, ``ball_capacity`` and ``point_capacity`` (the
         paper's approximations by R and D), ``simulated_capacity``, ``conic_capacity``;
-        ``center_correlation`` is not resampled.
+        ``center_correlation`` is not resampled. Manifolds that the low-rank step leaves no centre
+        are left out of those that rest on it, see `capacity.is_kept`.
         """
 
         def values(data: xr.Dataset) -> Array:
             def of(variable: str) -> NDArray[Any]:
                 return np.asarray(data[variable].sel(layer=layer).values)
 
+            def mean_of_kept(each: NDArray[Any]) -> Array:
+                kept = capacity.is_kept(data.sel(layer=layer))
+                return resampled(np.where(kept, each, 0.0)) / resampled(kept)
+
             if quantity in ("radius", "dimension"):
-                return resampled(of(quantity))
+                return mean_of_kept(of(quantity))
             if quantity == "simulated_capacity":
                 return data.sizes["manifold"] / _medians(of("simulated_features"))
             if quantity == "conic_capacity":
@@ -655,7 +660,7 @@ class Measures:
             else:
                 formula = {"ball_capacity": capacity.ball, "point_capacity": capacity.point}
                 each = formula[quantity](of("radius"), of("dimension"))
-            return 1 / resampled(1 / each)
+            return 1 / mean_of_kept(1 / each)
 
         return self._manifolds(name, values)
 

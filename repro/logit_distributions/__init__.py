@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from logit_distributions.manipulations import average, correct, hybrid, permute
     from logit_distributions.read.describe import describe
     from logit_distributions.recipes import Evaluation, Manifolds
-    from logit_distributions.store import find, open_dataset, write
+    from logit_distributions.store import find, from_arrays, open_dataset, write
 
 __version__ = "0.2.0"
 
@@ -27,6 +27,7 @@ _PLACES = {
     "Manifolds": "recipes",
     "open_dataset": "store",
     "find": "store",
+    "from_arrays": "store",
     "write": "store",
     "describe": "read.describe",
     "permute": "manipulations",
@@ -44,6 +45,7 @@ __all__ = [
     "describe",
     "evaluate",
     "find",
+    "from_arrays",
     "hybrid",
     "layer_capacity",
     "open_dataset",

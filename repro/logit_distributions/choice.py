@@ -54,7 +54,8 @@ def best_epoch(log: Sequence[dict[str, float]]) -> int:
 
 def evaluated_epoch(recipe: Recipe, log: Sequence[dict[str, float]]) -> int:
     """Return the epoch that stands for a finished run (paper, section 3)."""
-    return known_epoch(recipe) or best_epoch(log)
+    known = known_epoch(recipe)
+    return best_epoch(log) if known is None else known
 
 
 def reason(recipe: Recipe) -> str:

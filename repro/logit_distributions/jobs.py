@@ -126,6 +126,8 @@ class Job:
             return ()
         if given and self.kind in ("train", "log", "epochs"):
             raise ReproError(f"{self.run}: is given, so it is not trained and has no epochs")
+        if not self.recipe.epochs and self.kind in ("log", "epochs"):
+            raise ReproError(f"{self.run}: is not trained, so it has no epochs")
         at_the_end = Job("train", self.recipe, self.seed, self.recipe.epochs)
         if self.kind == "train":
             before = [e for e in choice.asked_epochs(self.recipe) if e < (self.epoch or 0)]

@@ -43,6 +43,9 @@ Once the logs of all strengths are stored, the plan has the chosen ones' other s
 verification by the full AutoAttack.
 """
 
+MANIFOLDS = "manifolds"
+"""The plan of what the capacities of the first seed depend on, beside the network."""
+
 TABLE2 = recipes.TABLE2
 
 CHECKS = ("masking", "distances")
@@ -57,7 +60,7 @@ VERIFIED_BY = ("logits/autoattack-full", "logits/odi")
 PLANS = (
     "table1", "table2", "tableV", "figure1", "figure2", "figure3", "figure4", "figure5",
     "figureA6", "figureA7", "figureA8", "figureB1", "figureB2", "figureB3", "figureC3", "figures",
-    CONTROLS, *CHECKS, ADVERSARIAL, PAPER,
+    CONTROLS, MANIFOLDS, *CHECKS, ADVERSARIAL, PAPER,
 )  # fmt: skip
 
 
@@ -130,6 +133,8 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
         yield from jobs.parse(word, scale, dataset, seeds)
     elif word in ("figure5", "figureA8"):
         yield from _each("capacity", FIGURE5, scale, dataset, seeds)
+    elif word == MANIFOLDS:
+        yield from _what_capacities_depend_on(scale, dataset, seeds[:1])
     elif word == "tableV":
         for stage in VERIFIED_BY:
             yield from _each(stage, TABLE2, scale, dataset, seeds[:1])
@@ -152,7 +157,7 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
         for job in _trained_and_attacked(shown, scale, dataset, seeds):
             yield job
             if word in BY_EPOCH and job.stage == "logits" and job.recipe.name in TEACHERS:
-                yield from _unless_given(Job("epochs", job.recipe, job.seed))
+                yield from _if_trained(Job("epochs", job.recipe, job.seed))
 
 
 def _trained_and_attacked(
@@ -160,13 +165,13 @@ def _trained_and_attacked(
 ) -> Iterator[Job]:
     """Yield attack and log, which comes last where the training goes on after that epoch."""
     for job in _each("logits", shown, scale, dataset, seeds):
-        log = list(_unless_given(Job("log", job.recipe, job.seed)))
+        log = list(_if_trained(Job("log", job.recipe, job.seed)))
         goes_on = scale_of(job.recipe).at_epoch is not None and job.recipe.pgd is not None
         yield from (job, *log) if goes_on else (*log, job)
 
 
-def _unless_given(job: Job) -> Iterator[Job]:
-    if job.recipe.method != "given":
+def _if_trained(job: Job) -> Iterator[Job]:
+    if job.recipe.epochs:
         yield job
 
 
@@ -194,16 +199,27 @@ def _paper(scale: Scale, seeds: Sequence[int]) -> Iterator[Job]:
             continue
         yield job
         if job.stage == "logits" and job.recipe.name in TEACHERS and not goes_on(job):
-            yield from _unless_given(Job("epochs", job.recipe, job.seed))
+            yield from _if_trained(Job("epochs", job.recipe, job.seed))
     yield from late
     for job in _each("epochs", TEACHERS, scale, "cifar10", seeds):
-        yield from _unless_given(job)
+        yield from _if_trained(job)
     students = [name for name in names("figures", scale) if name not in TEACHERS]
     yield from _trained_and_attacked(students, scale, "cifar10", seeds)
     yield from _trained_and_attacked(TEACHERS, scale, "cifar100", seeds)
     for job in _each("epochs", TEACHERS, scale, "cifar100", seeds):
-        yield from _unless_given(job)
+        yield from _if_trained(job)
     yield from _each("capacity", FIGURE5, scale, "cifar10", seeds)
+
+
+def _what_capacities_depend_on(scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterator[Job]:
+    """Yield capacities untrained, of other manifolds, other exemplars and numbers of points."""
+    yield from _each("capacity", (recipes.UNTRAINED,), scale, dataset, seeds)
+    for kind in ("random", "class"):
+        yield from _each(f"capacity/{kind}", TEACHERS, scale, dataset, seeds)
+    for number in recipes.EXEMPLAR_SETS:
+        yield from _each(f"capacity/set-{number}", FIGURE5, scale, dataset, seeds)
+    for count in recipes.POINTS:
+        yield from _each(f"capacity/points-{count}", FIGURE5, scale, dataset, seeds)
 
 
 def runs(wanted: Sequence[Job]) -> list[tuple[Recipe, int]]:
@@ -289,7 +305,7 @@ def hours(job: Job, speed: Speed) -> float:
     if job.kind == "train":
         before = [need.epoch or 0 for need in job.needs if need.kind == "train"]
         epochs = (job.epoch or wanted.epochs) - (before[0] if before else 0)
-        return work * share * epochs * speed.epoch[wanted.method]
+        return work * share * epochs * speed.epoch[wanted.method] if epochs else 0.0
     if job.kind == "targets":
         return work * share * job.passes * speed.epoch["standard"] / 3  # forward only
     if job.kind == "logits":

@@ -125,9 +125,11 @@ class Recipe:
 
     @property
     def method(self) -> str:
-        """``"standard"``, ``"adversarial"``, ``"distillation"``, or ``"given"``: not trained."""
+        """``"standard"``, ``"adversarial"``, ``"distillation"``; ``"given"`` or ``"untrained"``."""
         if self.network.startswith(GIVEN):
             return "given"
+        if not self.epochs:
+            return "untrained"
         if self.distillation is not None:
             return "distillation"
         return "standard" if self.pgd is None else "adversarial"
@@ -307,6 +309,9 @@ _TABLES: dict[str, dict[str, Any]] = {
     "hybrid": {"distillation": Distillation(manipulation="hybrid", partner="st")},
 }
 
+UNTRAINED = "untrained"
+"""A network as it is initialised: what of its manifolds is architecture?"""
+
 _FIX_K: dict[str, dict[str, Any]] = {
     f"fix-{k}-{how}": {"distillation": Distillation(manipulation=how, k=k)}
     for k in SWEPT_K
@@ -350,6 +355,7 @@ def _methods(scale: Scale) -> dict[str, dict[str, Any]]:
         **_by_epoch(scale, "logits", "l1"),
         **_by_epoch(scale, "softmax", "kl"),
         **_CONTROLS,
+        UNTRAINED: {"epochs": 0},
     }
 
 
@@ -532,6 +538,8 @@ class Manifolds:
         Features above which a layer is seen through a Gaussian projection to as many.
     seed : int
         Of everything that is drawn; the same for all networks.
+    exemplar_set : int
+        Which exemplars: 0 for the first P, 1 for the next P, and so on.
     """
 
     kind: Literal["adversarial", "random", "class"] = "adversarial"
@@ -544,7 +552,26 @@ class Manifolds:
     draws: int = 60
     largest: int = 2048
     seed: int = 0
+    exemplar_set: int = 0
 
+
+EXEMPLAR_SETS = (1, 2)
+"""Further disjoint sets of exemplars: how much do capacities depend on which images are taken?"""
+
+POINTS = (10, 25, 100)
+"""Further numbers of points of a manifold: are there enough for the capacity to have settled?"""
+
+POINTS_LAYERS = ("layer1.1", "layer3.1")
+"""An early and a late layer, which are measured with those."""
+
+CAPACITY_STAGES: dict[str, dict[str, Any]] = {
+    "capacity": {},
+    "capacity/random": {"kind": "random"},
+    "capacity/class": {"kind": "class"},
+    **{f"capacity/set-{number}": {"exemplar_set": number} for number in EXEMPLAR_SETS},
+    **{f"capacity/points-{count}": {"points": count} for count in POINTS},
+}
+"""What the manifolds of each stage are, where they are not the usual ones."""
 
 STEPS = (0.001, 0.01, 0.1)
 """L2 lengths of the gradient step of eq. (6) over that of the image; Figure C.3 has 0.1."""
@@ -581,15 +608,22 @@ def evaluated_images(stage: str, recipe: Recipe) -> int | None:
 def manifolds(stage: str, recipe: Recipe) -> Manifolds:
     """Return the manifolds of a stage such as ``capacity`` or ``capacity/class``.
 
+    ``capacity/set-1`` and ``capacity/set-2`` have other exemplars, ``capacity/points-10`` has other
+    numbers of points.
+
     Raises
     ------
     ReproError
-        If there is no such kind of manifold.
+        If there is no such stage.
     """
-    _, _, kind = stage.partition("/")
-    if kind not in ("", "random", "class"):
-        raise ReproError(f"unknown stage {stage!r}: expected capacity, capacity/random or class")
-    planned = Manifolds(kind or "adversarial", eps=recipe.eps, step=recipe.eps / 4)  # type: ignore[arg-type]
-    if scale_of(recipe).name != "miniature":
-        return planned
-    return replace(planned, exemplars=10, points=5, n_t=20, draws=5)
+    planned = Manifolds(eps=recipe.eps, step=recipe.eps / 4)
+    if scale_of(recipe).name == "miniature":
+        planned = replace(planned, exemplars=10, points=5, n_t=20, draws=5)
+    if stage not in CAPACITY_STAGES:
+        raise ReproError(f"unknown stage {stage!r}: expected one of {', '.join(CAPACITY_STAGES)}")
+    return replace(planned, **CAPACITY_STAGES[stage])
+
+
+def measured_layers(stage: str) -> tuple[str, ...] | None:
+    """Return the layers that a stage such as ``capacity/points-10`` measures; None for all."""
+    return POINTS_LAYERS if stage.startswith("capacity/points-") else None

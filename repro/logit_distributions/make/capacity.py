@@ -65,7 +65,8 @@ def capacity(job: Job, options: Options) -> xr.Dataset:
         data = images.load(job.recipe.dataset, "test", options.images, job.recipe.images)
         data = data.take(data.index[: images.SHEET_IMAGES])
     model = checkpoint.model(len(data.classes))
-    measured = analyse(model, data, settings, job.run, options)
+    layers = recipes.measured_layers(job.stage)
+    measured = analyse(model, data, settings, job.run, options, layers)
     return measured.assign_attrs(checkpoint.attributes("capacity", data))
 
 
@@ -139,7 +140,7 @@ def _checked(
     device = options.machine.resolve().device
     model = model.to(device)
     if settings.kind != "class":
-        exemplars(data.labels, settings.exemplars)  # are there enough?
+        exemplars(data.labels, settings.exemplars, settings.exemplar_set)  # are there enough?
     pixels = to_float(torch.from_numpy(data.images[:3]).to(device))
     classes = check_network(model, pixels).shape[1]
     if (data.labels < 0).any():
@@ -223,8 +224,10 @@ def written(
     return dataset
 
 
-def exemplars(labels: NDArray[np.int64], count: int) -> NDArray[np.intp]:
+def exemplars(labels: NDArray[np.int64], count: int, which: int = 0) -> NDArray[np.intp]:
     """Return the first images of every class, as evenly as `count` allows, in their order.
+
+    Of `which` 1 the next `count`, and so on: disjoint sets.
 
     Whether a network classifies them correctly does not matter: capacity asks for random
     labellings, whatever the true ones, and networks that resist attacks to differing degrees
@@ -235,9 +238,10 @@ def exemplars(labels: NDArray[np.int64], count: int) -> NDArray[np.intp]:
         members = labels == label
         place[members] = np.arange(members.sum())
     order = np.lexsort((np.arange(len(labels)), place))
-    if len(order) < count:
-        raise ReproError(f"expected at least {count} images, got {len(order)}; ask for fewer")
-    return np.sort(order[:count])
+    if len(order) < (which + 1) * count:
+        needed = (which + 1) * count
+        raise ReproError(f"expected at least {needed} images, got {len(order)}; ask for fewer")
+    return np.sort(order[which * count : (which + 1) * count])
 
 
 def manifolds(
@@ -264,7 +268,7 @@ def manifolds(
                 )
             yield label, to_float(torch.from_numpy(data.images[members])).to(device)
         return
-    for i in exemplars(data.labels, settings.exemplars).tolist():
+    for i in exemplars(data.labels, settings.exemplars, settings.exemplar_set).tolist():
         image = to_float(torch.from_numpy(data.images[i : i + 1]))
         shape = (settings.points, *image.shape[1:])
         draws = generator("manifold", settings.seed, int(data.index[i]))
@@ -571,8 +575,7 @@ def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.D
     measured, unprojected : Dataset
         As it was stored, and with all its features.
     """
-    fields = dataclasses.fields(Manifolds)
-    settings = Manifolds(**{each.name: _plain(dataset, each.name) for each in fields})
+    settings = Manifolds(**manifold_settings(dataset))
     data = images.stored(checkpoint.recipe["dataset"])
     model = checkpoint.model(len(data.classes))
     points = (each for _, each in manifolds(copy.deepcopy(model), data, settings))
@@ -583,6 +586,10 @@ def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.D
     return measure(np.stack(seen), settings), measure(recorded[layer], settings)
 
 
-def _plain(dataset: xr.Dataset, name: str) -> Any:
-    value = dataset.attrs[f"manifold_{name}"]
-    return value.item() if isinstance(value, np.generic) else value
+def manifold_settings(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return the fields of `Manifolds` as stored; those that came later at their defaults."""
+    stored = {
+        each.name: dataset.attrs.get(f"manifold_{each.name}", each.default)
+        for each in dataclasses.fields(Manifolds)
+    }
+    return {n: v.item() if isinstance(v, np.generic) else v for n, v in stored.items()}

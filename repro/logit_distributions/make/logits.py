@@ -41,16 +41,10 @@ from logit_distributions.make.premises import (
     failed,
     square_failure,
 )
+from logit_distributions.make.trial import images_at_once
 from logit_distributions.progress import Bar
 from logit_distributions.recipes import Evaluation
 from logit_distributions.store import files
-
-CHUNK = {"cpu": 500, "cuda": 2000}
-"""Images attacked together, by kind of device; results do not depend on it.
-
-They take an estimated 6 GB on a GPU at width 64, where two forward and backward passes of each
-are enough work to hide what starting it costs. A chunk that the budget cuts is begun anew.
-"""
 
 LOGIT_PRECISION = 1 / 1024
 """Step to which logits under attack are rounded: at most 0.1 % of a probability."""
@@ -141,7 +135,9 @@ def attack(
     strongest = []
     machine = options.machine.resolve()
     model = model.to(machine.device)
-    attacks, size = attacks_on(len(data.classes), settings), _batch(data, CHUNK[machine.kind])
+    attacks = attacks_on(len(data.classes), settings)
+    first = to_float(torch.from_numpy(data.images[:500]).to(machine.device))
+    size = images_at_once(model, first, name[0])
     done = _Done(
         partial, f"{name[1]} {data.sha256} {len(data)} {settings}", len(data.classes), len(attacks)
     )

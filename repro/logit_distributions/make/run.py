@@ -13,7 +13,7 @@ import xarray as xr
 from logit_distributions import choice, images, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.jobs import Job
-from logit_distributions.make.capacity import capacity
+from logit_distributions.make.capacity import capacity, manifold_settings
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.distances import distances
 from logit_distributions.make.distill import own_targets, teacher_logits
@@ -114,7 +114,8 @@ def _settings(job: Job, dataset: xr.Dataset) -> dict[str, tuple[Any, Any]]:
         }
     if job.kind == "capacity":
         settings = dataclasses.asdict(recipes.manifolds(job.stage, job.recipe))
-        return {name: (each, dataset.attrs[f"manifold_{name}"]) for name, each in settings.items()}
+        stored = manifold_settings(dataset)
+        return {name: (each, stored[name]) for name, each in settings.items()}
     if job.kind == "epochs":
         return {"epochs": (choice.recorded_epochs(job.recipe), dataset["epoch"].values.tolist())}
     if job.kind == "masking":

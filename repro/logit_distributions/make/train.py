@@ -135,8 +135,8 @@ def batch_loss(recipe: Recipe, machine: Machine) -> Loss:
         logits = forward(model, batch)
         return distill.loss(logits, batch.targets, recipe.distillation), logits
 
-    losses = {"standard": standard, "adversarial": adversarial, "distillation": distillation}
-    return losses[recipe.method]
+    losses = {"adversarial": adversarial, "distillation": distillation}
+    return losses.get(recipe.method, standard)
 
 
 class Trainer:
@@ -211,6 +211,8 @@ class Trainer:
             unit_scale=True,
             desc=self.name,
         ) as bar:
+            if not self.recipe.epochs:
+                self.checkpoint().save(epoch_file(self.recipe, self.seed, 0))
             while self.epoch < until:
                 self.finish_epoch(bar, rolling, save_every, budget)
             if until < self.recipe.epochs:

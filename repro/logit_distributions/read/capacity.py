@@ -6,6 +6,7 @@ Where not even all features separate half of the dichotomies, or hardly so, noth
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from scipy.special import ndtri
 
 import manifold_capacity as mc
 from logit_distributions.recipes import Manifolds
+from manifold_capacity.capacity import KEPT
 
 Array = NDArray[np.float64]
 
@@ -32,13 +34,25 @@ ROBUST = ("at", "normal", "fix-1-average")
 """Those of Figure 5 with non-zero adversarial accuracy in the paper; the others have none."""
 
 
+GLUE = {
+    "dimension": "dimension",
+    "radius": "radius",
+    "utility": "utility",
+    "approximate_capacity": "approximate capacity",
+    "center_alignment": "alignment of centres",
+    "axis_alignment": "alignment of axes",
+    "center_axis_alignment": "alignment of centres and axes",
+}
+"""The GLUE measures that are stored, beside the conic capacity, and what they are."""
+
+
 def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = None) -> xr.Dataset:
     """Return what every estimator says of the manifolds of one layer.
 
-    Mean-field theory with and without removing the centres' low-rank structure, by the rule of
-    the package that the paper used, manifolds included whose centre that rule annihilates;
-    simulation with a bias; and, on points minus their global mean, which is the frame that the
-    theory works in, simulation without a bias and conic geometry.
+    Mean-field theory with the centres' low-rank structure removed by the rule of the package that
+    the paper used, manifolds included whose centre that rule annihilates (`is_kept`), by ours, and
+    kept; simulation with a bias; and, on points minus their global mean, which is the frame that
+    the theory works in, simulation without a bias, conic geometry and the GLUE measures.
 
     Parameters
     ----------
@@ -51,40 +65,50 @@ def measure(points: NDArray[Any], settings: Manifolds, threads: int | None = Non
     """
     points = np.ascontiguousarray(points)  # in which order sums are rounded decides signs of bases
     seed, draws = settings.seed, settings.draws
+
+    by_theory = functools.partial(
+        mc.mean_field_capacity, points, n_t=settings.n_t, seed=seed, threads=threads
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "manifolds .* keep less", RuntimeWarning)
-        theory = mc.mean_field_capacity(
-            points, n_t=settings.n_t, low_rank="package", seed=seed, threads=threads
-        )
-    raw = mc.mean_field_capacity(
-        points, n_t=settings.n_t, low_rank=False, seed=seed, threads=threads
-    )
+        theory = by_theory(low_rank="package")
+    guarded, raw = by_theory(low_rank="guarded"), by_theory(low_rank=False)
     centred = points - points.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
     biased = mc.simulated_capacity(points, draws, seed=seed, threads=threads)
     unbiased = mc.simulated_capacity(centred, draws, bias=False, seed=seed, threads=threads)
-    conic = mc.conic_capacity(centred, draws, seed=seed, threads=threads)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "glue: .* not unique")  # stored as a share
+        glue = mc.glue(centred, draws, seed=seed, threads=threads)
     values: dict[str, Any] = {
         name: ("manifold", theory[name].astype(np.float32))
         for quantity in ("capacity", "radius", "dimension")
         for name in (quantity, f"{quantity}_se")
     }
     value, error = theory["capacity"], theory["capacity_se"]
-    values["combined_capacity"] = float(combined(value))
-    values["combined_capacity_se"] = float(
-        combined(value) ** 2 * np.sqrt(((error / value**2) ** 2).sum()) / len(value)
-    )
     values |= {
+        "combined_capacity": float(combined(value)),
+        "combined_capacity_se": combined_error(value, error),
+        "center_kept": ("manifold", theory["center_kept"].astype(np.float32)),
         "raw_capacity": raw["combined_capacity"],
         "raw_capacity_se": raw["combined_capacity_se"],
+        "guarded_capacity": guarded["combined_capacity"],
+        "guarded_capacity_se": guarded["combined_capacity_se"],
+        "guarded_low_rank_dimension": np.int32(guarded["low_rank_dimension"]),
+        "guarded_radius": ("manifold", guarded["radius"].astype(np.float32)),
+        "guarded_dimension": ("manifold", guarded["dimension"].astype(np.float32)),
+        "glue_ambiguous_share": glue["ambiguous_share"],
+        "glue_manifold_dimension": ("manifold", glue["manifold_dimension"].astype(np.float32)),
+        "glue_manifold_radius": ("manifold", glue["manifold_radius"].astype(np.float32)),
+        **{f"glue_{name}{end}": glue[f"{name}{end}"] for name in GLUE for end in ("", "_se")},
         "center_correlation": theory["center_correlation"],
         "low_rank_dimension": np.int32(theory["low_rank_dimension"]),
-        "kkt_residual": max(each["kkt_residual"] for each in (theory, raw, conic)),
+        "kkt_residual": max(each["kkt_residual"] for each in (theory, guarded, raw, glue)),
         "undecided": np.int32(biased["undecided"] + unbiased["undecided"]),
         "simulated_features": ("draw", biased["smallest_separable"].astype(np.float32)),
         "unbiased_features": ("draw", unbiased["smallest_separable"].astype(np.float32)),
-        "conic_dimensions": ("draw", conic["sq_projection"].astype(np.float32)),
+        "conic_dimensions": ("draw", glue["sq_projection"].astype(np.float32)),
     }
-    for name, estimate in (("simulated", biased), ("unbiased", unbiased), ("conic", conic)):
+    for name, estimate in (("simulated", biased), ("unbiased", unbiased), ("conic", glue)):
         for end in ("", "_low", "_high"):
             values[f"{name}_capacity{end}"] = estimate[f"capacity{end}"]
     return xr.Dataset(values)
@@ -94,6 +118,23 @@ def combined(capacity: NDArray[Any]) -> Array:
     """Return the capacity of all manifolds together, the harmonic mean along the last axis."""
     inverse: Array = np.mean(1 / capacity.astype(np.float64), axis=-1)
     return np.asarray(1 / inverse)
+
+
+def combined_error(capacity: NDArray[Any], error: NDArray[Any]) -> float:
+    """Return the standard error of `combined`, from those of all, shape (P,), independent."""
+    value, errors = capacity.astype(np.float64), error.astype(np.float64)
+    return float(combined(value) ** 2 * np.sqrt(((errors / value**2) ** 2).sum()) / len(value))
+
+
+def is_kept(dataset: xr.Dataset) -> NDArray[np.bool_]:
+    """True of manifolds of which the package's rule keeps a centre, of one layer or of each.
+
+    The others say little (`manifold_capacity.mean_field_capacity`) and are left out of capacity,
+    radius and dimension. True of all where it was not recorded, before 2026-11-25.
+    """
+    if "center_kept" not in dataset:
+        return np.ones(dataset["capacity"].shape, bool)
+    return np.asarray(dataset["center_kept"].values >= KEPT)
 
 
 def ball(radius: NDArray[Any], dimension: NDArray[Any]) -> Array:
@@ -167,6 +208,7 @@ class Interval:
 
 ESTIMATORS = {
     "theory": "mean-field theory",
+    "guarded": "the same, our rule",
     "raw": "the same, centres' low rank kept",
     "simulated": "simulation with bias",
     "unbiased": "simulation without bias",
@@ -178,16 +220,27 @@ ESTIMATORS = {
 def estimates(layer: xr.Dataset) -> dict[str, Interval]:
     """Return the capacities of one layer of a dataset by name of `ESTIMATORS`.
 
-    The theory's interval is Monte Carlo's, over Gaussian vectors, for these very manifolds.
+    The theory's interval is Monte Carlo's, over Gaussian vectors, for these very manifolds, those
+    of `is_kept`. Files from before 2026-11-25 have none by our rule.
     """
 
     def number(name: str) -> float:
         return float(layer[name])
 
+    kept = is_kept(layer)
+    value, error = layer["capacity"].values[kept], layer["capacity_se"].values[kept]
+    unknown = Interval(np.nan, np.nan, np.nan)
     intervals = {
-        "theory": Interval.of(number("combined_capacity"), number("combined_capacity_se")),
+        "theory": Interval.of(float(combined(value)), combined_error(value, error))
+        if kept.any()
+        else unknown,
+        "guarded": unknown,
         "raw": Interval.of(number("raw_capacity"), number("raw_capacity_se")),
     }
+    if "guarded_capacity" in layer:
+        intervals["guarded"] = Interval.of(
+            number("guarded_capacity"), number("guarded_capacity_se")
+        )
     for name in ("simulated", "unbiased", "conic"):
         ends = [number(f"{name}_capacity{end}") for end in ("", "_low", "_high")]
         intervals[name] = Interval(*ends)
@@ -214,7 +267,9 @@ class Row:
     correlation : float
         Of the centres.
     rank : int
-        Dimensions removed from the centres.
+        Dimensions removed from the centres, by the package's rule.
+    left_out : int
+        Manifolds that it leaves hardly a centre, which do not count.
     ball, point : float
         α_Ball(R, D) and α_point(R√D) over the theory's capacity.
     worst : float
@@ -228,6 +283,7 @@ class Row:
     capacities: dict[str, Interval]
     correlation: float
     rank: int
+    left_out: int
     ball: float
     point: float
     worst: float
@@ -258,14 +314,16 @@ class Row:
 
 def row(name: str, measured: xr.Dataset, exact: float = float("nan")) -> Row:
     """Return the row of one layer, as `measure` gives it or as it is stored."""
-    radius, dimension = measured["radius"].values, measured["dimension"].values
+    kept = is_kept(measured)
+    radius, dimension = measured["radius"].values[kept], measured["dimension"].values[kept]
     capacities = estimates(measured)
-    each = np.sort(measured["capacity"].values)
+    each = np.sort(measured["capacity"].values[kept])
     return Row(
         name,
         capacities,
         float(measured["center_correlation"]),
         int(measured["low_rank_dimension"]),
+        int((~kept).sum()),
         float(combined(ball(radius, dimension))) / capacities["theory"].value,
         float(combined(point(radius, dimension))) / capacities["theory"].value,
         float(combined(each[1:]) / combined(each)) - 1,
@@ -284,21 +342,42 @@ def network_lines(dataset: xr.Dataset) -> Iterator[str]:
     """Yield the rows of one network for a terminal."""
     yield heading(dataset, dataset.attrs["manifold_kind"])
     yield from table(rows(dataset))
+    yield from glue_table(dataset)
+
+
+def glue_table(dataset: xr.Dataset) -> Iterator[str]:
+    """Yield the GLUE measures of each layer, ± a standard error; none if they were not recorded."""
+    if "glue_radius" not in dataset:
+        return
+    words = {"center_alignment": "centres", "axis_alignment": "axes"}
+    words |= {"center_axis_alignment": "centre-axis", "approximate_capacity": "approximate"}
+    yield f"  {'GLUE':26s}" + "".join(f"{words.get(name, name):>17s}" for name in GLUE)
+    for i, layer in enumerate(dataset["layer"].values):
+        cells = ""
+        for name in GLUE:
+            value, error = (float(dataset[f"glue_{name}{end}"][i]) for end in ("", "_se"))
+            cell = f"{value:.3f} ± {error:.3f}" if np.isfinite(value) else "–"
+            cells += f"{cell:>17s}"
+        ambiguous = float(dataset["glue_ambiguous_share"][i])
+        yield f"  {layer!s:26s}{cells}" + (f"  {ambiguous:.0%} ambiguous" if ambiguous else "")
 
 
 def heading(dataset: xr.Dataset, kind: str) -> str:
     """Return a line on the network and the settings behind its rows."""
     sizes, attributes = dataset.sizes, dataset.attrs
     seconds = float(dataset["seconds"].sum() + dataset["seconds_activations"].sum())
+    which = int(attributes.get("manifold_exemplar_set", 0))
+    exemplars = f" of exemplar set {which + 1}" if which else ""
     return (
-        f"{attributes['run']}: {kind} manifolds, P = {sizes['manifold']}, M = "
+        f"{attributes['run']}: {kind} manifolds{exemplars}, P = {sizes['manifold']}, M = "
         f"{attributes['manifold_points']}, {attributes['manifold_n_t']} vectors, "
         f"{sizes['draw']} draws; measured in {seconds:.0f} s"
     )
 
 
 HEAD = (
-    f"  {'':26s}{'ρ':>4s} {'K':>2s} {'theory':>6s} {'K = 0':>6s} {'simul.':>6s}  "
+    f"  {'':26s}{'ρ':>4s} {'K':>2s} {'out':>3s} {'theory':>6s} {'ours':>6s} {'K = 0':>6s} "
+    f"{'simul.':>6s}  "
     f"{'theory / simulation':32s}{'nobias':>6s} {'conic':>6s}  {'conic / no bias':32s}"
     f"{'ball':>5s} {'point':>5s}"
 )
@@ -308,11 +387,15 @@ def table(some: Iterable[Row], exact: bool = False) -> Iterator[str]:
     """Yield the lines of a table of rows, with the `exact` capacities if asked."""
     yield HEAD + (f" {'exact':>6s}" if exact else "")
     for each in some:
-        value = {name: f"{shown.value:6.3f}" for name, shown in each.capacities.items()}
+        value = {
+            name: f"{shown.value:6.3f}" if np.isfinite(shown.value) else f"{'–':>6s}"
+            for name, shown in each.capacities.items()
+        }
         end = f" {each.exact:6.3f}" if exact else ""
+        by_theory = f"{value['theory']} {value['guarded']} {value['raw']}"
         yield (
-            f"  {each.name:26s}{each.correlation:4.2f} {each.rank:2d} {value['theory']} "
-            f"{value['raw']} {value['simulated']}  {_ratio(each.theory_to_simulation)}"
+            f"  {each.name:26s}{each.correlation:4.2f} {each.rank:2d} {each.left_out or '':>3} "
+            f"{by_theory} {value['simulated']}  {_ratio(each.theory_to_simulation)}"
             f"{value['unbiased']} {value['conic']}  {_ratio(each.conic_to_simulation)}"
             f"{each.ball:5.2f} {each.point:5.2f}{end}"
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from logit_distributions import recipes, store
 from logit_distributions.errors import ReproError
@@ -33,7 +34,8 @@ def describe(*datasets: xr.Dataset) -> str:
     Parameters
     ----------
     *datasets : Dataset
-        Of kind ``logits``, as `evaluate` returns them and `open_dataset` opens them.
+        Of kind ``logits``, as `evaluate` and `from_arrays` return them and `open_dataset` opens
+        them.
 
     Returns
     -------
@@ -71,15 +73,17 @@ def profile(dataset: xr.Dataset) -> dict[str, float]:
     -------
     dict
         By the names of `COLUMNS`; of natural images, but for what is adversarial. NaN where there
-        are no images to tell.
+        are no images to tell, or no attack.
     """
-    logits, robust = dataset["logits"].values, dataset["robust"].values[-1]
+    logits = dataset["logits"].values
+    unknown = np.full(len(logits), np.nan)
+    robust = dataset["robust"].values[-1] if "robust" in dataset else unknown
     gaps = distribution.logit_gap(logits)
     rank = distribution.relative_ranks(gaps) if len(gaps) > 1 else np.full(1, np.nan)
     largest = distribution.max_logit(logits)
     return {
         "natural": 100 * float(distribution.is_correct(logits, dataset["label"].values).mean()),
-        "robust": 100 * float(robust.mean()),
+        "robust": _share(robust),
         "max": float(largest.mean()),
         "skew": distribution.skewness(largest),
         "gap": float(gaps.mean()),
@@ -89,7 +93,7 @@ def profile(dataset: xr.Dataset) -> dict[str, float]:
     }
 
 
-def _share(hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
+def _share(hits: NDArray[np.bool_ | np.floating]) -> float:
     return 100 * float(hits.mean()) if len(hits) else float("nan")
 
 
@@ -105,7 +109,12 @@ def teachers(dataset: str) -> dict[str, xr.Dataset]:
 
 
 def attack(dataset: xr.Dataset) -> str:
-    """Return engine, radius, iterations and restarts of a dataset's attack in a few words."""
+    """Return engine, radius, iterations and restarts of a dataset's attack in a few words.
+
+    Of an attack that somebody else ran their words for it; a dash where there was none.
+    """
+    if "evaluation" not in dataset.attrs:
+        return str(dataset["attack"].values[-1]) if "robust" in dataset else "-"
     settings = json.loads(dataset.attrs["evaluation"])
     engine, words = settings["engine"], f"{settings['engine']} {255 * settings['eps']:.3g}/255"
     if engine in ("repro", "autoattack"):

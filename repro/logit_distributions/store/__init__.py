@@ -1,5 +1,6 @@
 """The stored results: where they lie, what they hold, how they are written and found."""
 
+from logit_distributions.store.arrays import from_arrays
 from logit_distributions.store.datasets import (
     Missing,
     enter,
@@ -28,6 +29,7 @@ __all__ = [
     "enter",
     "faults",
     "find",
+    "from_arrays",
     "need",
     "open_dataset",
     "path_of",

@@ -205,16 +205,16 @@ def _misnamed(path: Path, run: str, seed: Any) -> Iterator[str]:
 
 def _stage_of(dataset: xr.Dataset) -> str:
     """Return the stage that a dataset is of by what it holds, such as ``logits/odi``."""
-    kind, usual = str(dataset.attrs.get("kind")), ""
+    kind = str(dataset.attrs.get("kind"))
     if kind == "logits":
-        variant = json.loads(dataset.attrs.get("evaluation", "{}")).get("engine", "")
-        usual = recipes.Evaluation.engine
-    elif kind == "capacity":
-        variant = str(dataset.attrs.get("manifold_kind", ""))
-        usual = recipes.Manifolds.kind
-    else:
-        return kind
-    return f"{kind}/{variant}" if variant not in ("", usual) else kind
+        engine = json.loads(dataset.attrs.get("evaluation", "{}")).get("engine", "")
+        return f"{kind}/{engine}" if engine not in ("", recipes.Evaluation.engine) else kind
+    if kind == "capacity":
+        for stage, settings in recipes.CAPACITY_STAGES.items():
+            here = {name: dataset.attrs.get(f"manifold_{name}") for name in settings}
+            if settings and here == settings:
+                return stage
+    return kind
 
 
 def _checkpoint_faults(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,9 @@ from logit_distributions import __version__
 from logit_distributions.store import places
 
 SCHEMA = "logit-distributions/1"
+
+FROM_ARRAYS = "arrays"
+"""The attribute ``method`` of what `from_arrays` made."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,16 @@ class Variable:
     since : str or None
         Day from which it is written, as 2026-11-25. Files without it stay valid; where it is there
         it is checked. None: in every file.
+    optional : bool
+        Whether it may be missing in what `from_arrays` made of logits of others, who need not
+        have attacked; in no other dataset.
     """
 
     dims: tuple[str, ...]
     kind: str
     long_name: str
     since: str | None = None
+    optional: bool = False
 
 
 _SAMPLE = {
@@ -53,20 +60,40 @@ _ATTACKED = {
         ("sample", "class"), "f", "logits on the strongest adversarial image found"
     ),
     "robust": Variable(
-        ("attack", "sample"), "b", "classified correctly after this attack and all before it"
+        ("attack", "sample"), "b", "classified correctly after this attack and all before"
     ),
 }
+
+_WITH_ERROR = (("", ""), ("_se", ", standard error"))
+
+_SECOND_EDITION = (
+    (
+        "center_kept",
+        ("layer", "manifold"),
+        "f",
+        "share of the centre that the package's rule keeps",
+    ),
+    ("guarded_capacity", ("layer",), "m", "mean-field capacity by our rule of the low rank"),
+    ("guarded_low_rank_dimension", ("layer",), "i", "dimensions that our rule removes"),
+    ("guarded_radius", ("layer", "manifold"), "f", "radius by our rule"),
+    ("guarded_dimension", ("layer", "manifold"), "f", "dimension by our rule"),
+    ("glue_dimension", ("layer",), "m", "GLUE, whose capacity is the conic one: dimension"),
+    ("glue_radius", ("layer",), "m", "GLUE: radius"),
+    ("glue_utility", ("layer",), "m", "GLUE: capacity over its approximation"),
+    ("glue_approximate_capacity", ("layer",), "m", "GLUE: capacity by radius and dimension"),
+    ("glue_center_alignment", ("layer",), "m", "GLUE: mean |cosine| of two centres"),
+    ("glue_axis_alignment", ("layer",), "m", "GLUE: mean |cosine| of two axes"),
+    ("glue_center_axis_alignment", ("layer",), "m", "GLUE: mean |cosine| of centre and axis"),
+    ("glue_ambiguous_share", ("layer",), "f", "GLUE: share of draws without unique anchors"),
+    ("glue_manifold_dimension", ("layer", "manifold"), "m", "GLUE: a manifold's dimension"),
+    ("glue_manifold_radius", ("layer", "manifold"), "m", "GLUE: a manifold's radius"),
+)
+"""Of a layer's manifolds, since the kernels have them."""
 
 KINDS: dict[str, dict[str, Variable]] = {
     "logits": {
         **_SAMPLE,
-        "logits": Variable(("sample", "class"), "f", "logits on the natural image"),
-        "adversarial_logits": Variable(
-            ("sample", "class"), "f", "logits on the strongest adversarial image found"
-        ),
-        "robust": Variable(
-            ("attack", "sample"), "b", "classified correctly after this attack and all before"
-        ),
+        **{name: replace(each, optional=name != "logits") for name, each in _ATTACKED.items()},
     },
     "adversarial": {
         **_SAMPLE,
@@ -126,6 +153,11 @@ KINDS: dict[str, dict[str, Variable]] = {
                 ("conic", "conic capacity of centred points"),
             )
             for end, by in (("", ""), ("_low", ", 95 % from"), ("_high", ", 95 % to"))
+        },
+        **{
+            f"{name}{end}": Variable(dims, kind, f"{meaning}{by}", since="2026-11-25")
+            for name, dims, kind, meaning in _SECOND_EDITION
+            for end, by in (_WITH_ERROR if (dims, kind) == (("layer",), "m") else (("", ""),))
         },
         "simulated_features": Variable(("layer", "draw"), "m", "fewest features that separate"),
         "unbiased_features": Variable(("layer", "draw"), "m", "the same without a bias"),
@@ -261,7 +293,8 @@ def faults(dataset: xr.Dataset) -> Iterable[str]:
 
 def _variable_fault(dataset: xr.Dataset, name: str, variable: Variable) -> str | None:
     if name not in dataset:
-        return None if variable.since else f"missing variable {name!r}"
+        optional = variable.optional and dataset.attrs.get("method") == FROM_ARRAYS
+        return None if variable.since or optional else f"missing variable {name!r}"
     stored = dataset[name]
     if stored.dims != variable.dims:
         return f"{name}: expected dimensions {variable.dims}, got {stored.dims}"
@@ -291,11 +324,11 @@ def _sample_faults(dataset: xr.Dataset) -> Iterable[str]:
     if "robust" not in dataset:
         return
     natural = dataset["logits"].values.argmax(1) == label
-    adversarial = dataset["adversarial_logits"].values.argmax(1) == label
     robust = dataset["robust"].values
-    count = int((robust[-1] != (natural & adversarial)).sum())
-    if count:
-        yield f"robust: contradicts the adversarial logits of {count} samples"
+    if "adversarial_logits" in dataset:
+        adversarial = dataset["adversarial_logits"].values.argmax(1) == label
+        if count := int((robust[-1] != (natural & adversarial)).sum()):
+            yield f"robust: contradicts the adversarial logits of {count} samples"
     count = int((robust[1:] & ~robust[:-1]).any(0).sum()) + int((robust[0] & ~natural).sum())
     if count:
         yield f"robust: {count} samples are robust after an attack but not before it"
