@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from logit_distributions import store
+from logit_distributions import recipes, store
 from logit_distributions.read import distribution
 from logit_distributions.recipes import Scale
 from paper import selection, tables
@@ -35,6 +35,7 @@ def _table(reported: dict[str, Any], selected: list[selection.Selection]) -> tab
         for name, ours in measured.items():
             paper = reported[name]
             rows.append(tables.accuracy_row(paper["label"], paper, runs.scale, ours))
+        rows += _own_rows(runs.scale)
         notes.append(tables.scale_note(runs, ours))
         errors = [
             100 * log.attrs["teacher_training_error"]
@@ -53,6 +54,22 @@ def _table(reported: dict[str, Any], selected: list[selection.Selection]) -> tab
             if name != "normal"
         ]
     return tables.Table("table2", ("student", *tables.HEADER), rows, notes)
+
+
+def _own_rows(scale: str) -> list[tuple[str, ...]]:
+    """Return a row for each student of adopted targets, of which the paper says nothing."""
+    own: dict[str, list[xr.Dataset]] = {}
+    for each in store.find("logits", scale=scale):
+        name = str(store.recipe_of(each)["name"])
+        if name.startswith(recipes.OWN):
+            own.setdefault(name, []).append(each)
+    rows = []
+    for name, some in own.items():
+        ours = tables.accuracies(name, some)
+        numbers = (ours.natural, ours.adversarial)
+        cells = [(tables.in_percent(v), tables.interval(v, ours.samples)) for v in numbers]
+        rows.append((name, scale, *(text for pair in cells for text in ("–", *pair))))
+    return rows
 
 
 def _teachers(scale: str) -> str:

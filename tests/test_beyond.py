@@ -7,7 +7,15 @@ import pytest
 
 from logit_distributions import recipes, store
 from logit_distributions.read import distribution
-from paper.beyond import calibration, controls, distances, masking, questions, robustness
+from paper.beyond import (
+    calibration,
+    controls,
+    distances,
+    masking,
+    questions,
+    robustness,
+    targets,
+)
 from paper.beyond.__main__ import main
 from paper.beyond.robustness import Network
 from paper.claims import terms, verdicts
@@ -216,12 +224,13 @@ def test_distances_are_drawn_and_go_with_robustness(results, capsys):
     assert network.statistics["ratio"] == pytest.approx(np.median(everything))
 
 
-@pytest.mark.parametrize("name", ["masking", "distances"])
+@pytest.mark.parametrize("name", ["masking", "distances", "targets"])
 def test_what_is_not_measured_is_one_line(name, results, capsys):
     assert main([name]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"make it with 'logitdist make {name}/st --scale small'" in error
+    stage = {"targets": "targets/published/at"}.get(name, f"{name}/st")
+    assert f"make it with 'logitdist make {stage} --scale small" in error
 
 
 def test_calibration_is_drawn_of_natural_and_attacked_images(results, capsys):
@@ -235,3 +244,30 @@ def test_calibration_is_drawn_of_natural_and_attacked_images(results, capsys):
     text = (results / "build" / "figures" / "beyond.calibration.txt").read_text()
     assert "ST, attacked: " in text
     assert "nan" not in text + capsys.readouterr().out
+
+
+def test_the_teachers_errors_are_counted(results, capsys):
+    recipe = recipes.recipe("at")
+    draws = np.random.default_rng(2)
+    label = np.repeat(np.arange(10), 5)
+    logits = (
+        draws.normal(size=(50, 10)).astype(np.float32) + 2 * np.eye(10, dtype=np.float32)[label]
+    )
+    made = toy_results.logits(recipe, 0, 50)[["label", "index"]].assign(
+        label=("sample", label.astype(np.int16)), logits=(("sample", "class"), logits)
+    )
+    made = made.assign_coords({"class": list(toy_results.CLASSES)})
+    save("targets", "at", made.assign_attrs(toy_results.attributes("targets", recipe, 0)))
+    assert main(["targets"]) == 0
+    shares = targets.confusion(made)
+    for true in range(10):
+        for predicted in range(10):
+            count = sum(label[i] == true and logits[i].argmax() == predicted for i in range(50))
+            assert shares[true, predicted] == pytest.approx(100 * count / 5)
+    rows = targets.table().rows
+    assert rows[3][:3] == ("AT", "cat", f"{100 - shares[3, 3]:.1f}")
+    wrong = float((logits.argmax(1) != label).mean())
+    assert (
+        f"AT errs on {100 * wrong:.1f}"
+        in (results / "build" / "figures" / "beyond.targets.txt").read_text()
+    )

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -255,3 +256,40 @@ def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, ca
                 assert (values * 64 == np.round(values * 64)).all()
     monkeypatch.setattr(run, "STAGES", {})
     assert cli.main(arguments) == 0
+
+
+def test_stored_adversarial_images_are_judged_again(
+    world, tmp_path, toy_sheets, capsys, monkeypatch
+):
+    shutil.copytree(world / "data", tmp_path / "copy")
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "copy"))
+    monkeypatch.setattr(recipes, "KEPT_IMAGES", 6)
+    assert cli.main(["replay"]) == 1
+    assert "make some with 'logitdist make adversarial'" in capsys.readouterr().err
+    arguments = ["make", "adversarial/st", "adversarial/at", "--seed", "0"]
+    assert cli.main([*arguments, "--images", str(toy_sheets)]) == 0, capsys.readouterr().err
+    stored = {}
+    for name in recipes.TEACHERS:
+        path = store.path_of("adversarial", recipes.recipe(name).run(0))
+        stored[name] = store.open_dataset(path, "adversarial")
+        whole = store.open_dataset(store.path_of("logits", path.stem)).isel(sample=slice(6))
+        np.testing.assert_array_equal(stored[name]["robust"].values, whole["robust"].values)
+    assert cli.main(["validate"]) == 0
+    capsys.readouterr()
+    assert cli.main(["replay"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all("of 6 images in ball 6, in box 6" in line and "agrees 6" in line for line in lines)
+    moved = stored["st"].copy(deep=True)
+    moved["adversarial_images"][2] += 9 / 255
+    store.write(moved, tmp_path / "moved.nc")
+    assert cli.main(["replay", str(tmp_path / "moved.nc")]) == 1
+    assert "in ball 5" in capsys.readouterr().out
+    other = stored["st"].assign_attrs(checkpoint_sha256="0" * 64)
+    store.write(other, tmp_path / "other.nc")
+    assert cli.main(["replay", str(tmp_path / "other.nc")]) == 1
+    assert "expected the weights behind cifar10-small-st-seed0, got" in capsys.readouterr().err
+    theirs = stored["st"].assign_attrs(dataset="given")
+    store.write(theirs, tmp_path / "theirs.nc")
+    assert cli.main(["replay", str(tmp_path / "theirs.nc")]) == 1
+    assert "name it with --checkpoint and --model" in capsys.readouterr().err

@@ -8,13 +8,14 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from logit_distributions.errors import ReproError
 from paper import exit_code
 from paper.appendix_c import networks
 from paper.appendix_c.verdicts import verdicts as appendix_c
-from paper.claims import placebo
+from paper.claims import elsewhere, placebo
 from paper.claims.verdicts import (
     UNDECIDED,
     VERDICTS,
@@ -110,6 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--placebo", action="store_true", help="which rules hold where there is nothing to find"
     )
+    parser.add_argument(
+        "--on", nargs="+", type=Path, metavar="FILE",
+        help="judge section 4.1's claims on one network by other datasets of logits",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, with all details")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
@@ -117,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print(parsed: argparse.Namespace) -> int:
+    if parsed.on:
+        print("\n".join(elsewhere.lines(parsed.on)))
+        return 0
     judged = verdicts(parsed.ids)
     if parsed.placebo:
         print("\n".join(placebo.lines(placebo.trials(judged))))

@@ -929,6 +929,34 @@ def evaluate(formula: str, dataset: str, scale: str, roles: tuple[Role, ...] = (
         return replace(result, repeated=False)
 
 
+class _OneDataset(Measures):
+    """The terms of formulas for one network, of which no more than a dataset of logits is known."""
+
+    def __init__(self, name: str, data: xr.Dataset):
+        super().__init__("cifar10", next(iter(recipes.SCALES)))
+        self._given = name, data
+
+    def _open(self, stage: str, name: str) -> list[tuple[int, xr.Dataset]]:
+        given, data = self._given
+        if (stage, name) != ("logits", given):
+            raise Unsuitable(f"{stage} of {name} are not given")
+        return [(0, data)]
+
+
+def evaluate_on(formula: str, name: str, data: xr.Dataset) -> Estimate:
+    """Return what a formula comes to with a dataset of logits in the place of a network.
+
+    Its interval is for the images; nothing is known of another training.
+
+    Raises
+    ------
+    Unsuitable
+        If the formula needs another network, or more than logits.
+    """
+    measures = _OneDataset(name, data)
+    return _evaluate(formula, measures, measures.term)[0]
+
+
 def _evaluate(
     formula: str, measures: Measures, term: Callable[..., Any]
 ) -> tuple[Estimate, set[int]]:

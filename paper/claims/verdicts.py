@@ -252,7 +252,8 @@ def _decide(claim: Claim, estimate: Estimate, scale: str) -> Verdict:
         return _verdict(claim, UNDECIDED, reason, estimate, scale)
     low, high = estimate.interval
     numbers = [(value, value) for value in estimate.values.values()] + [(low, high)]
-    if all(stated.holds(*each) for each in numbers):
+    where = placed(claim, numbers)
+    if where == "holds":
         lacking = []
         if scale != "paper":
             lacking.append(f"the data are of the {scale} scale")
@@ -260,11 +261,11 @@ def _decide(claim: Claim, estimate: Estimate, scale: str) -> Verdict:
             lacking.append(f"{len(estimate.seeds)} of {SEEDS_OF_THE_PAPER} seeds")
         verdict: VerdictName = "holds in direction" if lacking else "holds"
         return _verdict(claim, verdict, "as stated" + _but(lacking), estimate, scale, stated)
-    if all(direction.holds(*each) for each in numbers):
+    if where == "holds in direction":
         reason = f"weaker than stated: {claim.stated}"
         weaker = _verdict(claim, "holds in direction", reason, estimate, scale, stated)
         return replace(weaker, short=True)
-    if all(direction.excludes(*each) for each in numbers):
+    if where == "does not hold":
         reason = f"not {claim.direction or claim.stated}, at the {scale} scale"
         return _verdict(claim, "does not hold", reason, estimate, scale, direction)
     reason = f"seeds or interval on both sides of {claim.direction or claim.stated}"
@@ -274,6 +275,19 @@ def _decide(claim: Claim, estimate: Estimate, scale: str) -> Verdict:
     unit = f" {claim.unit}" if claim.unit else ""
     shown = f"{number(undecided.reach)}{unit} beyond it would have been the smallest to decide"
     return replace(undecided, reason=f"{reason}; {shown}")
+
+
+def placed(claim: Claim, numbers: Sequence[tuple[float, float]]) -> VerdictName:
+    """Return where intervals lie by a claim's rule, whatever networks they are of."""
+    stated = Window.parse(claim.stated)
+    direction = Window.parse(claim.direction or claim.stated)
+    if all(stated.holds(*each) for each in numbers):
+        return "holds"
+    if all(direction.holds(*each) for each in numbers):
+        return "holds in direction"
+    if all(direction.excludes(*each) for each in numbers):
+        return "does not hold"
+    return "undecided"
 
 
 def _but(lacking: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_make, _add_list, _add_show, _add_validate, _add_fetch, _add_attack,
-                _add_capacity, _add_adopt, _add_bench):  # fmt: skip
+                _add_capacity, _add_replay, _add_adopt, _add_bench):  # fmt: skip
         handler = globals()[add.__name__.removeprefix("_add")]
         name = handler.__name__.removeprefix("_")
         command = commands.add_parser(
@@ -347,18 +347,66 @@ def _manifolds(parsed: argparse.Namespace) -> Manifolds:
     return Manifolds(parsed.kind, exemplars, parsed.points, eps, draws=parsed.draws)
 
 
+def _add_replay(command: argparse.ArgumentParser) -> None:
+    command.add_argument("paths", nargs="*", type=_path, metavar="FILE",
+        help="datasets with adversarial images (default: all stored ones)",
+    )  # fmt: skip
+    _add_yours(command)
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    """Judge stored adversarial images again: in the ball, in the box, misclassified as stored."""
+    stored = store.stored_files(places.data() / plans.ADVERSARIAL)
+    if (parsed.checkpoint is None) != (parsed.model is None):
+        raise ReproError("expected --checkpoint and --model, or neither")
+    if not (paths := parsed.paths or stored):
+        raise ReproError(
+            f"{places.data() / plans.ADVERSARIAL}: no adversarial images; make some with "
+            f"'logitdist make {plans.ADVERSARIAL}'"
+        )
+    try:
+        from logit_distributions.make.checkpoint import of_dataset
+        from logit_distributions.make.logits import replay
+        from logit_distributions.make.network import load
+    except ImportError as error:
+        raise not_installed(error) from error
+    disagreeing = 0
+    for path in paths:
+        dataset = store.open_dataset(path)
+        model = load(parsed.checkpoint, parsed.model) if parsed.model else of_dataset(dataset)
+        judged = replay(dataset, model)
+        words = {str(name).replace("_", " "): int(each.sum()) for name, each in judged.items()}
+        counts = ", ".join(f"{name} {count}" for name, count in words.items())
+        print(f"{dataset.attrs['run']}: of {judged.sizes['sample']} images {counts}")
+        disagreeing += words["agrees"] < judged.sizes["sample"]
+    return int(disagreeing > 0)
+
+
 def _add_adopt(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", metavar="NAME", help="letters, digits and underscores")
     _add_dataset(command)
-    _add_yours(command, required=True)
+    _add_yours(command)
+    command.add_argument("--targets", type=_path, metavar="FILE",
+        help="instead of a network: netCDF with logits (sample, class) for each training image",
+    )  # fmt: skip
+    _add_images(command)
 
 
 def _adopt(parsed: argparse.Namespace) -> int:
-    """Let a network of yours stand for at, at scales such as small+given-NAME."""
+    """Let a network of yours stand for at, at scales such as small+given-NAME; or targets."""
+    given = (parsed.checkpoint is not None, parsed.model is not None)
+    if given != ((True, True) if parsed.targets is None else (False, False)):
+        raise ReproError("expected --checkpoint and --model, or --targets alone")
     try:
         from logit_distributions.make.checkpoint import adopt
+        from logit_distributions.make.distill import adopt_targets
     except ImportError as error:
         raise not_installed(error) from error
+    if parsed.targets is not None:
+        student, path = adopt_targets(parsed.name, parsed.targets, parsed.dataset, parsed.images)
+        print(f"{path}: targets of the student {student}, for instance in")
+        print(f"logitdist make {student} --data RESULTS")
+        return 0
     path = adopt(parsed.name, parsed.checkpoint, parsed.model, parsed.dataset)
     print(f"{path}: stands for at, for instance in")
     print(f"logitdist make table2 --scale small+{recipes.GIVEN}{parsed.name} --data RESULTS")
@@ -427,15 +475,12 @@ OF_RECIPES = ("scale", "seed", "precision", "save_every")
 """Options that say nothing of a network of yours."""
 
 
-def _add_yours(command: argparse.ArgumentParser, required: bool = False) -> None:
-    command.add_argument(
-        "--checkpoint", type=_path, metavar="FILE", help="weights of your own", required=required
-    )
+def _add_yours(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--checkpoint", type=_path, metavar="FILE", help="weights of your own")
     command.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
         help="makes your own network; the code that it names is run",
-        required=required,
     )
 
 

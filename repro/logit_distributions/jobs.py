@@ -9,6 +9,7 @@ from pathlib import Path
 from logit_distributions import choice
 from logit_distributions.errors import ReproError
 from logit_distributions.recipes import (
+    OWN,
     SEEDS,
     TABLE2,
     Distillation,
@@ -21,9 +22,12 @@ from logit_distributions.store import places
 
 KINDS = (
     "train", "checkpoint", "targets", "log", "logits", "epochs", "capacity", "theory", "masking",
-    "distances",
+    "distances", "adversarial",
 )  # fmt: skip
 """The first parts of stages; the first three make files of the cache, as a rule."""
+
+PUBLISHED_TARGETS = "targets/published"
+"""Stage of a copy for readers of what students learn from, among the stored results."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class Job:
         """The file that the job makes."""
         if self.kind == "train":
             return epoch_file(self.recipe, self.seed, self.epoch or self.recipe.epochs)
+        if self.holds_own_targets:
+            name = self.recipe.name.removeprefix(OWN).removesuffix("-targets")
+            return places.cache() / "given" / f"targets-{name}.nc"
+        if self.stage == PUBLISHED_TARGETS:
+            return places.path_of("targets", self.run)
         if self.kind == "targets":
             epoch = "" if self.epoch is None else f"-epoch{self.epoch}"
             return places.cache() / "targets" / f"{self.run}{epoch}-passes{self.passes}.nc"
@@ -77,6 +86,11 @@ class Job:
         return here and self.recipe.name in scale_of(self.recipe).published
 
     @property
+    def holds_own_targets(self) -> bool:
+        """Whether the file is not made, but what ``logitdist adopt --targets`` keeps."""
+        return self.recipe.method == "given" and self.recipe.name.startswith(OWN)
+
+    @property
     def passes(self) -> int:
         """Passes over which ``targets`` are averaged."""
         _, _, passes = self.stage.partition("/passes")
@@ -88,7 +102,8 @@ class Job:
         if self.kind == "train":
             return rolling_file(self.recipe, self.seed)
         if self.kind == "targets":
-            return self.path.with_suffix(".partial.npz")
+            published = self.stage == PUBLISHED_TARGETS
+            return None if published else self.path.with_suffix(".partial.npz")
         if self.kind == "logits":
             engine = self.stage.partition("/")[2] or "repro"
             return places.cache() / "attacks" / f"{self.run}-{engine}.npz"
@@ -107,6 +122,8 @@ class Job:
     def needs(self) -> tuple[Job, ...]:
         """The jobs whose files this one reads."""
         given = self.recipe.method == "given"
+        if self.holds_own_targets:
+            return ()
         if given and self.kind in ("train", "log", "epochs"):
             raise ReproError(f"{self.run}: is given, so it is not trained and has no epochs")
         if not self.recipe.epochs and self.kind in ("log", "epochs"):
@@ -119,6 +136,9 @@ class Job:
             return (at_the_end, *teachers(self))
         if self.kind == "epochs":
             return (at_the_end,)
+        if self.stage == PUBLISHED_TARGETS:
+            taught = scale_of(self.recipe).at_epoch if self.recipe.pgd else None
+            return (Job("targets", self.recipe, self.seed, taught),)
         if self.kind == "targets" and self.epoch is not None:
             return (self._at(self.epoch),)
         if self.kind == "checkpoint":
@@ -167,7 +187,9 @@ def parse(
     kind = stage.partition("/")[0]
     wanted = recipe(name, scale, dataset)
     variants = {"logits": "/", "capacity": "/", "targets": "/passes"}
-    known = stage in KINDS or stage.startswith(f"{kind}{variants.get(kind, '//')}")
+    known = stage in (*KINDS, PUBLISHED_TARGETS) or stage.startswith(
+        f"{kind}{variants.get(kind, '//')}"
+    )
     if kind not in KINDS or not known:
         raise ReproError(
             f"unknown stage {stage!r} in {text!r}: expected one of {', '.join(KINDS)}, or a "

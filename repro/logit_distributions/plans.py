@@ -51,13 +51,16 @@ TABLE2 = recipes.TABLE2
 CHECKS = ("masking", "distances")
 """Plans, and stages, of the networks of Table 2 and the chosen regularizers, seed 0."""
 
+ADVERSARIAL = "adversarial"
+"""The plan, and stage, of adversarial images of the published networks, for `replay`."""
+
 VERIFIED_BY = ("logits/autoattack-full", "logits/odi")
 """Stages that verify the networks of Table 2, seed 0 (paper, section 3)."""
 
 PLANS = (
     "table1", "table2", "tableV", "figure1", "figure2", "figure3", "figure4", "figure5",
     "figureA6", "figureA7", "figureA8", "figureB1", "figureB2", "figureB3", "figureC3", "figures",
-    CONTROLS, MANIFOLDS, *CHECKS, PAPER,
+    CONTROLS, MANIFOLDS, *CHECKS, ADVERSARIAL, PAPER,
 )  # fmt: skip
 
 
@@ -142,6 +145,8 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
         best = choice.regularizers(str(scale), dataset)
         yield from _trained_and_attacked(best, scale, dataset, seeds[1:])
         yield from _each(VERIFIED_BY[0], ("at", *best), scale, dataset, seeds[:1])
+    elif word == ADVERSARIAL:
+        yield from _each(word, scale.published or TABLE2, scale, dataset, seeds[:1])
     elif word in CHECKS:
         shown = (*TABLE2, *choice.regularizers(str(scale), dataset))
         yield from _each(word, shown, scale, dataset, seeds[:1])

@@ -177,6 +177,10 @@ GIVEN = "given-"
 """Before the name of a network that `logitdist adopt` keeps, in a scale or a recipe."""
 
 
+OWN = "own-"
+"""Before the name of a student that learns from targets that `logitdist adopt --targets` keeps."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """How large networks are and how long they train; what is varied in all recipes at once.
@@ -379,7 +383,7 @@ def recipe(name: str, scale: Scale | str = "small", dataset: str = "cifar10") ->
     """
     if isinstance(scale, str):
         scale = Scale.parse(scale)
-    methods = _methods(scale)
+    methods = _methods(scale) | _own(name)
     if name not in methods:
         raise ReproError(
             f"unknown recipe {name!r} at scale {scale}: expected one of {', '.join(methods)}"
@@ -398,6 +402,20 @@ def recipe(name: str, scale: Scale | str = "small", dataset: str = "cifar10") ->
     if scale.at_epoch and not scale.given and how is not None and of_at:
         settings["distillation"] = replace(how, epoch=scale.at_epoch)
     return Recipe(name=name, scale=str(scale), dataset=dataset, **settings)
+
+
+def _own(name: str) -> dict[str, dict[str, Any]]:
+    """Return the recipe of a student of targets of one's own, and of these, if a name is one.
+
+    Such as ``own-mine-3fa9c2d1``, whose last part is a hash of the targets: so the recipe of a
+    student, and its hash, say what it was taught. Of ``own-mine-3fa9c2d1-targets`` nothing is
+    trained.
+    """
+    if re.fullmatch(rf"{OWN}\w+-[0-9a-f]{{8}}", name):
+        return {name: {"distillation": Distillation(teacher=f"{name}-targets")}}
+    if re.fullmatch(rf"{OWN}\w+-[0-9a-f]{{8}}-targets", name):
+        return {name: {"network": f"{GIVEN}{name}", "epochs": 0}}
+    return {}
 
 
 def teachers(student: Recipe) -> list[Recipe]:
@@ -486,6 +504,9 @@ MASKING_ITERATIONS, MASKING_RESTARTS = (10, 20, 50, 100, 500), (1, 5)
 
 MASKING_IMAGES, DISTANCE_IMAGES = 500, 1000
 """Test images of the stages ``masking`` and ``distances``, the first ones."""
+
+KEPT_IMAGES = 20
+"""Test images whose adversarial ones the stage ``adversarial`` keeps, the first ones."""
 
 FARTHEST, RESOLUTION = 64 / 255, 0.25 / 255
 """The largest radius at which the stage ``distances`` attacks, and how finely it bisects."""
@@ -590,7 +611,8 @@ def evaluated_images(stage: str, recipe: Recipe) -> int | None:
     """
     if stage != "logits":
         return min(VERIFIED_IMAGES, recipe.images or VERIFIED_IMAGES)
-    if recipe.name not in (*TABLE2, *_CONTROLS) or recipe.dataset == "cifar100":
+    is_swept = recipe.name not in (*TABLE2, *_CONTROLS) and not recipe.name.startswith(OWN)
+    if is_swept or recipe.dataset == "cifar100":
         return scale_of(recipe).sweep_images
     return recipe.images
 

@@ -171,6 +171,26 @@ class Checkpoint:
         return build(recipe.network, classes, recipe.width)
 
 
+def of_dataset(dataset: xr.Dataset) -> nn.Module:
+    """Return the network behind a stored dataset, from the stored weights.
+
+    Raises
+    ------
+    ReproError
+        If they are not here, or are other weights than the dataset's.
+    """
+    about = dataset.attrs
+    if about["dataset"] == "given":
+        raise ReproError(
+            f"{about['run']}: of a network that is not ours; name it with --checkpoint and --model"
+        )
+    job = Job("checkpoint", parse(json.loads(about["recipe"])), int(about["seed"]))
+    checkpoint = Checkpoint.of(job)
+    if checkpoint.weights_sha256 != about["checkpoint_sha256"]:
+        raise ReproError(f"{job.path}: expected the weights behind {about['run']}, got others")
+    return checkpoint.model(dataset.sizes["class"])
+
+
 PROBE = (0.618 * torch.arange(2.0 * 3 * 32 * 32) % 1).reshape(2, 3, 32, 32)
 """Images on which a given network is tried, and known again."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,16 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from logit_distributions import images, store
-from logit_distributions.errors import ReproError
-from logit_distributions.jobs import Job, teachers
+from logit_distributions.errors import ReproError, brief
+from logit_distributions.images import ImageSet
+from logit_distributions.jobs import PUBLISHED_TARGETS, Job, teachers
 from logit_distributions.make.augment import Epoch, crop_and_flip, to_float
 from logit_distributions.make.checkpoint import Checkpoint
+from logit_distributions.make.logits import rounded
 from logit_distributions.make.options import Options
 from logit_distributions.make.precision import strict_float32
 from logit_distributions.make.randomness import key
 from logit_distributions.manipulations import MANIPULATIONS
 from logit_distributions.progress import Bar
-from logit_distributions.recipes import Distillation
+from logit_distributions.recipes import OWN, Distillation, recipe
 from logit_distributions.store import files
 
 BATCH = 128
@@ -36,10 +41,16 @@ def teacher_logits(job: Job, options: Options) -> xr.Dataset:
     and augmentations are drawn anew for every pass, and the passes are averaged. The
     teacher itself is not changed. Finished passes survive a kill.
     """
+    if job.holds_own_targets:
+        raise ReproError(
+            f"{job.path}: no such targets; 'logitdist adopt --targets FILE NAME' keeps them"
+        )
+    if job.stage == PUBLISHED_TARGETS:
+        return published(job)
     checkpoint = Checkpoint.of(job.needs[0])
     device = options.machine.resolve().device
-    recipe, name, passes = job.recipe, job.run, job.passes
-    data = images.load(recipe.dataset, "train", options.images, recipe.images)
+    name, passes = job.run, job.passes
+    data = images.load(job.recipe.dataset, "train", options.images, job.recipe.images)
     model = in_batch_mode(checkpoint, len(data.classes)).to(device)
     pixels = torch.from_numpy(data.images).to(device)
     total = np.zeros((len(data), len(data.classes)))
@@ -115,7 +126,7 @@ def student_targets(student: Job) -> tuple[NDArray[np.float32], dict[str, object
         raise ReproError(
             f"unknown manipulation {how.manipulation!r}: expected one of {', '.join(MANIPULATIONS)}"
         )
-    teacher, *partners = (_of_these_weights(need) for need in teachers(student))
+    teacher, *partners = (_targets(need) for need in teachers(student))
     logits, labels = teacher["logits"].values, teacher["label"].values.astype(np.int64)
     partner = partners[0]["logits"].values if partners else None
     draw = key("manipulation", student.run)
@@ -135,13 +146,15 @@ def shown_images(student: Job) -> NDArray[np.intp] | None:
     how = student.recipe.distillation
     if how is None or how.manipulation != "drop-errors":
         return None
-    teacher = _of_these_weights(teachers(student)[0])
+    teacher = _targets(teachers(student)[0])
     right = teacher["logits"].values.argmax(1) == teacher["label"].values
     return np.flatnonzero(right)
 
 
-def _of_these_weights(job: Job) -> xr.Dataset:
+def _targets(job: Job) -> xr.Dataset:
     """Open targets; refuse those of other weights than the teacher has, where it is still there."""
+    if job.holds_own_targets:
+        return own_targets(job).isel(sample=slice(job.recipe.images))
     saved = store.open_dataset(job.path, "targets")
     (teacher,) = job.needs
     if teacher.path.exists():
@@ -152,6 +165,125 @@ def _of_these_weights(job: Job) -> xr.Dataset:
                 "teacher was trained again: delete the file"
             )
     return saved
+
+
+PUBLISHED_PRECISION = 1 / 64
+"""Step to which published targets are rounded: some 1 MB for the 45,000 images of CIFAR-10."""
+
+
+def published(job: Job) -> xr.Dataset:
+    """Return a copy of targets for readers, rounded; students train on those of the cache.
+
+    Where rounding would make the two largest logits of an image equal, it keeps its own, so that
+    nobody errs in the copy who does not err.
+    """
+    targets = store.open_dataset(job.needs[0].path, "targets")
+    values = rounded(targets["logits"].values, PUBLISHED_PRECISION)
+    copy = targets.assign(logits=(("sample", "class"), values))
+    return copy.assign_attrs(rounded_to=PUBLISHED_PRECISION)
+
+
+ORIGIN = {"checkpoint_epoch": 0, "passes": 0, "seconds_targets": 0.0}
+"""What is recorded of targets that no checkpoint gave."""
+
+
+def adopt_targets(
+    name: str, file: Path, dataset: str = "cifar10", folder: Path | None = None
+) -> tuple[str, Path]:
+    """Keep targets of one's own, from which a student of a recipe then learns.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits and underscores.
+    file : Path
+        NetCDF with a variable ``logits`` (sample, class): one vector for each training image, in
+        the order of ``images.load(dataset, "train")``. A variable ``index`` or ``label`` is held
+        against that order; the published targets in ``data/targets`` have both.
+    dataset : str
+        What the images are of.
+    folder : Path, optional
+        A local copy of the images, as in `images.load`.
+
+    Returns
+    -------
+    str, Path
+        Name of the student's recipe, which ends with a hash of the targets; the file in the cache.
+
+    Raises
+    ------
+    ReproError
+        If the name is bad, or the targets are not one finite vector for each training image.
+    """
+    if not re.fullmatch(r"\w+", name):
+        raise ReproError(f"name: expected letters, digits and underscores, got {name!r}")
+    data = images.load(dataset, "train", folder)
+    logits = _given_logits(file, data)
+    student = recipe(f"{OWN}{name}-{targets_hash(logits)}", "small", dataset)
+    (job,) = teachers(Job("train", student, 0, student.epochs))
+    kept = xr.Dataset(
+        {
+            "logits": (("sample", "class"), logits),
+            "label": ("sample", data.labels.astype(np.int16)),
+            "index": ("sample", data.index.astype(np.int32)),
+        },
+        coords={"class": list(data.classes)},
+        attrs={
+            "kind": "targets", "run": job.path.stem, "method": "given", "dataset": dataset,
+            "data_sha256": data.sha256, "recipe": job.recipe.to_json(),
+            "recipe_hash": job.recipe.hash, "seed": 0, "scale": "given", **ORIGIN,
+            **store.provenance(),
+        },
+    )  # fmt: skip
+    store.write(kept, job.path)
+    return student.name, job.path
+
+
+def targets_hash(logits: NDArray[np.float32]) -> str:
+    """Return the first eight hexadecimal digits of the SHA-256 of targets."""
+    return hashlib.sha256(np.ascontiguousarray(logits, "<f4").tobytes()).hexdigest()[:8]
+
+
+def own_targets(job: Job) -> xr.Dataset:
+    """Open adopted targets, those of the name's hash.
+
+    Raises
+    ------
+    ReproError
+        If the file holds others.
+    """
+    kept = store.open_dataset(job.path, "targets")
+    got = targets_hash(kept["logits"].values)
+    if got not in job.recipe.name.split("-"):
+        raise ReproError(f"{job.path}: expected the targets that were adopted, got those of {got}")
+    return kept
+
+
+def _given_logits(file: Path, data: ImageSet) -> NDArray[np.float32]:
+    """Return the logits in a file, one vector for each of these images, or refuse them."""
+    try:
+        given = store.read_file(file)
+    except Exception as error:
+        raise ReproError(f"{file}: cannot be read as netCDF ({brief(error)})") from error
+    shape = (len(data), len(data.classes))
+    if "logits" not in given or given["logits"].dims[:1] != ("sample",):
+        raise ReproError(f"{file}: expected a variable logits (sample, class), got {list(given)}")
+    logits = given["logits"].values
+    if logits.shape != shape or logits.dtype.kind != "f":
+        raise ReproError(
+            f"{file}: expected one vector of {shape[1]} logits for each of {shape[0]:,} training "
+            f"images, floats of shape {shape}, got {logits.dtype} of shape {logits.shape}"
+        )
+    for name, own in (("index", data.index), ("label", data.labels)):
+        if name in given and (wrong := int((given[name].values != own).sum())):
+            raise ReproError(
+                f"{file}: {name} differs from the training images' in {wrong:,} places; likely in "
+                "another order, or of the whole part with the images set aside for validation"
+            )
+    narrow = logits.astype(np.float32)
+    if bad := int((~np.isfinite(narrow)).any(1).sum()):
+        raise ReproError(f"{file}: logits of {bad:,} images are NaN or infinite")
+    return narrow
 
 
 def loss(logits: Tensor, targets: Tensor, how: Distillation) -> Tensor:

@@ -55,17 +55,18 @@ def to_multiples(values: NDArray[np.float32], step: float) -> NDArray[np.float32
     return (np.round(values / step) * step).astype(np.float32)
 
 
-def rounded(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def rounded(logits: NDArray[np.float32], step: float = LOGIT_PRECISION) -> NDArray[np.float32]:
     """Return logits at the precision at which they are stored.
 
-    Every value goes to the nearest multiple of `LOGIT_PRECISION`, but an image whose two
-    largest logits would become equal keeps its own, so that no prediction changes.
+    Every value goes to the nearest multiple of `step`, but an image whose two largest logits
+    would become equal keeps its own, so that no prediction changes.
 
     Parameters
     ----------
     logits : array of shape (images, classes)
+    step : float
     """
-    near = to_multiples(logits, LOGIT_PRECISION)
+    near = to_multiples(logits, step)
     second, largest = np.sort(near, axis=1)[:, -2:].T
     return np.where((second == largest)[:, None], logits, near)
 
@@ -89,6 +90,18 @@ def logits(job: Job, options: Options) -> xr.Dataset:
         job.partial,
     )
     return attacked.assign_attrs(checkpoint.attributes("logits", data))
+
+
+def adversarial(job: Job, options: Options) -> xr.Dataset:
+    """Attack the first test images as ``logits`` does, and keep the strongest images."""
+    recipe = job.recipe
+    checkpoint = Checkpoint.of(job.needs[0])
+    data = images.load(recipe.dataset, "test", options.images, recipe.images)
+    few = data.take(np.arange(min(recipes.KEPT_IMAGES, len(data))))
+    settings, name = recipes.evaluation("logits", recipe), (job.run, checkpoint.weights_sha256)
+    model = checkpoint.model(len(data.classes))
+    attacked = attack(model, few, settings, options, name, keep_images=True)
+    return attacked.assign_attrs(checkpoint.attributes("adversarial", data))
 
 
 def attack(

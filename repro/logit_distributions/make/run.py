@@ -16,9 +16,9 @@ from logit_distributions.jobs import Job
 from logit_distributions.make.capacity import capacity, manifold_settings
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.distances import distances
-from logit_distributions.make.distill import teacher_logits
+from logit_distributions.make.distill import own_targets, teacher_logits
 from logit_distributions.make.history import epochs, log
-from logit_distributions.make.logits import logits
+from logit_distributions.make.logits import adversarial, logits
 from logit_distributions.make.masking import masking, settings_of
 from logit_distributions.make.options import Options
 from logit_distributions.make.steps import theory
@@ -38,6 +38,7 @@ STAGES: dict[str, Stage] = {
     "theory": theory,
     "masking": masking,
     "distances": distances,
+    "adversarial": adversarial,
 }
 """By kind of job: each a plain function that returns what goes into the job's one file."""
 
@@ -80,6 +81,8 @@ def is_done(job: Job) -> bool:
         return False
     if job.path.suffix == ".safetensors":
         Checkpoint.of(job)
+    elif job.holds_own_targets:
+        own_targets(job)
     else:
         dataset = store.open_dataset(job.path, job.kind)
         if dataset.attrs["recipe_hash"] != job.recipe.hash:

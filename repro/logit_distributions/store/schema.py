@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -54,6 +54,16 @@ _SAMPLE = {
     "index": Variable(("sample",), "i", "position in the original files of the part"),
 }
 
+_ATTACKED = {
+    "logits": Variable(("sample", "class"), "f", "logits on the natural image"),
+    "adversarial_logits": Variable(
+        ("sample", "class"), "f", "logits on the strongest adversarial image found"
+    ),
+    "robust": Variable(
+        ("attack", "sample"), "b", "classified correctly after this attack and all before"
+    ),
+}
+
 _WITH_ERROR = (("", ""), ("_se", ", standard error"))
 
 _SECOND_EDITION = (
@@ -83,19 +93,18 @@ _SECOND_EDITION = (
 KINDS: dict[str, dict[str, Variable]] = {
     "logits": {
         **_SAMPLE,
-        "logits": Variable(("sample", "class"), "f", "logits on the natural image"),
-        "adversarial_logits": Variable(
-            ("sample", "class"),
-            "f",
-            "logits on the strongest adversarial image found",
-            optional=True,
-        ),
-        "robust": Variable(
-            ("attack", "sample"),
-            "b",
-            "classified correctly after this attack and all before",
-            optional=True,
-        ),
+        **{name: replace(each, optional=name != "logits") for name, each in _ATTACKED.items()},
+    },
+    "adversarial": {
+        **_SAMPLE,
+        **_ATTACKED,
+        **{
+            name: Variable(("sample", "channel", "row", "column"), "f", f"{what}, pixels in [0, 1]")
+            for name, what in (
+                ("images", "natural image"),
+                ("adversarial_images", "strongest adversarial image found"),
+            )
+        },
     },
     "targets": {
         **_SAMPLE,
