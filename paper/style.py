@@ -147,8 +147,7 @@ def save(name: str, make: Callable[[], Figure]) -> Figure:
 
 def height_of_caption(figure: Figure) -> float:
     """Return which share of a saved figure's height its caption takes, at the bottom."""
-    (text,) = figure.texts
-    return float(text.get_window_extent().y1 / figure.bbox.height)
+    return float(figure.texts[0].get_window_extent().y1 / figure.bbox.height)
 
 
 def main(
