@@ -11,7 +11,7 @@ FULL := .venv/full
 FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 
-.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory validate test fuzz bench kill check lock clean
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory release validate test fuzz bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory agai
 
 theory: $(FULL)/done ## Check Appendix C: errata, verdicts, proofs by machine
 	@$(FULL)/bin/python -m paper.appendix_c
+
+release: $(READER)/done ## Sources, results and all weights of the cache in build/release, with checksums
+	@$(READER)/bin/python -m paper.release
 
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m logit_distributions validate data

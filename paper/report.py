@@ -12,6 +12,7 @@ import io
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
 from paper import exit_code, selection, style, tables, title
 from paper.__main__ import names
+from paper.beyond import __main__ as ours
 from paper.claims import placebo
 from paper.claims import verdicts as claims
 from paper.claims.__main__ import verdicts
@@ -305,6 +307,7 @@ def page() -> str:
             note="paper/appendix-c.md has the errata, their proofs and the tables.",
         )
     )
+    artefacts += beyond()
     counts = Counter(each.verdict for each in judged)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(WEB), autoescape=jinja2.select_autoescape(),
@@ -333,6 +336,37 @@ def page() -> str:
         measured=claims.measured,
         basis=claims.basis,
     )
+
+
+def beyond() -> list[Artefact]:
+    """Return what the paper does not have, in a group of its own: tables and figures."""
+    return [
+        _of_ours(name, kind, getattr(script, kind))
+        for name in ours.names()
+        for script in [importlib.import_module(f"paper.beyond.{name}")]
+        for kind in ("table", "figure")
+        if hasattr(script, kind)
+    ]
+
+
+def _of_ours(name: str, kind: str, make: Callable[[], Any]) -> Artefact:
+    full = f"beyond.{name}"
+    shown: dict[str, Any] = {
+        "name": f"beyond-{name}-{kind}", "title": title(full), "group": "Beyond the paper",
+        "short": f"{name} ({kind})", "verdicts": [],
+    }  # fmt: skip
+    try:
+        if kind == "table":
+            return Artefact(table=make(), **shown)
+        style.save(full, make)
+    except ReproError as error:
+        return Artefact(problem=str(error).replace(f"{places.ROOT}/", ""), **shown)
+    file = places.build() / "figures" / f"{full}.png"
+    with Image.open(file) as picture:
+        size = picture.size
+    uri = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+    caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    return Artefact(picture=uri, size=size, caption=caption, **shown)
 
 
 def _lead() -> str:
