@@ -11,7 +11,7 @@ FULL := .venv/full
 FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 
-.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory release validate test fuzz bench kill check lock clean
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory docs release validate test fuzz bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory agai
 
 theory: $(FULL)/done ## Check Appendix C: errata, verdicts, proofs by machine
 	@$(FULL)/bin/python -m paper.appendix_c
+
+docs: $(FULL)/done ## Write the pages of both packages' public names to build/docs
+	@$(FULL)/bin/python -c 'from logit_distributions import *; from pdoc.__main__ import cli; cli()' \
+		-d numpy -o build/docs logit_distributions manifold_capacity manifold_capacity.replica \
+		'!logit_distributions\.' '!manifold_capacity\.(?!replica)'
 
 release: $(READER)/done ## Sources, results and all weights of the cache in build/release, with checksums
 	@$(READER)/bin/python -m paper.release
@@ -79,7 +84,7 @@ lock: ## Resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate pyproject.toml -o .locks/reader.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-annotate --extra train --extra certify --extra test --extra check --extra cluster \
+		--no-annotate --extra train --extra certify --extra test --extra check --extra docs --extra cluster \
 		pyproject.toml -o .locks/full.txt
 
 clean: ## Remove environments and built files

@@ -50,7 +50,7 @@ def _of_layers(dataset: xr.Dataset, quantity: str) -> NDArray[np.float64]:
     if quantity in capacity.ESTIMATORS:
         layers = [dataset.isel(layer=i) for i in range(dataset.sizes["layer"])]
         return np.array([capacity.estimates(layer)[quantity].value for layer in layers])
-    if quantity == "left_out":
+    if quantity == "left_out" and "center_kept" in dataset:
         return np.asarray((~kept).sum(axis=1), np.float64)
     if quantity not in dataset:
         return np.full(dataset.sizes["layer"], np.nan)

@@ -21,13 +21,14 @@ import jinja2
 import numpy as np
 import xarray as xr
 from markupsafe import Markup
+from matplotlib import ticker
 from numpy.typing import NDArray
 from PIL import Image
 
 from logit_distributions import plans, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper import exit_code, selection, style, tables, title
+from paper import exit_code, selection, style, tables, tableV, title
 from paper.__main__ import names
 from paper.beyond import __main__ as ours
 from paper.claims import placebo
@@ -89,20 +90,29 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         },
         "attacks": sorted({each.attrs["evaluation"] for each in datasets}),
     }
+    make = importlib.import_module(f"paper.{name}").make
+    return Artefact(name, **_content(name, kind.lower(), make), **shown)
+
+
+def _content(name: str, kind: str, make: Callable[[], Any]) -> dict[str, Any]:
+    """Return a table, or a figure's picture, size and caption, or what it lacks."""
     try:
-        if name.startswith("table"):
-            table = importlib.import_module(f"paper.{name}").make()
-            return Artefact(name, table=table, **shown)
-        style.save(name, importlib.import_module(f"paper.{name}").make)
+        if kind == "table":
+            return {"table": make()}
+        figure = style.save(name, make)
     except ReproError as error:
-        return Artefact(name, problem=str(error).replace(f"{places.ROOT}/", ""), **shown)
+        return {"problem": str(error).replace(f"{places.ROOT}/", "")}
     file = places.build() / "figures" / f"{name}.png"
     with Image.open(file) as picture:
-        size = picture.size
+        panels = _without(style.height_of_caption(figure), picture)
     caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
-    return Artefact(
-        name, picture=_uri("image/png", file.read_bytes()), size=size, caption=caption, **shown
-    )
+    return {"picture": _png(panels), "size": panels.size, "caption": caption}
+
+
+def _without(caption: float, picture: Image.Image) -> Image.Image:
+    """Return a picture without this share at the bottom: the page has the caption as text."""
+    width, height = picture.size
+    return picture.crop((0, 0, width, height - round(caption * height) - 2))
 
 
 def _behind(name: str) -> list[xr.Dataset]:
@@ -111,6 +121,8 @@ def _behind(name: str) -> list[xr.Dataset]:
     Of the scale that a figure takes, which is that of `selection.select`, or of all that a table
     prints.
     """
+    if name == "tableV":
+        return [each for each, _ in tableV.verified()] + [each for _, each in tableV.verified()]
     plan = {"table3": "table2", "tableS": "table2"}.get(name, name)
     if plan not in plans.SHOWN:
         return []
@@ -143,8 +155,10 @@ def _provenance(dataset: xr.Dataset) -> dict[str, str]:
     seconds = [
         each["seconds"].values.sum() for each in log if each.attrs["run"] == attributes["run"]
     ]
+    engine = json.loads(attributes["evaluation"])["engine"]
+    folder = "logits" if engine == recipes.Evaluation.engine else f"logits/{engine}"
     return {
-        "file": f"logits/{attributes['run']}.nc",
+        "file": f"{folder}/{attributes['run']}.nc",
         "epoch": str(attributes["checkpoint_epoch"]),
         "made": attributes["created_at"][:10],
         "commit": attributes["commit"][:10],
@@ -154,12 +168,8 @@ def _provenance(dataset: xr.Dataset) -> dict[str, str]:
     }
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def strip(verdict: claims.Verdict) -> Markup:
-    """Return a verdict's number on a line: rule shaded, interval, every seed; as SVG."""
+    """Return a verdict's number on an axis: rule shaded, interval, every seed; as SVG and text."""
     assert verdict.value is not None
     assert verdict.low is not None
     assert verdict.high is not None
@@ -183,15 +193,25 @@ def strip(verdict: claims.Verdict) -> Markup:
         for name, w in windows.items()
     ]
     parts += [f'<line class="bound" x1="{x(b)}" x2="{x(b)}" y1="2" y2="20"/>' for b in set(bounds)]
-    parts += ['<line class="axis" x1="0" x2="260" y1="11" y2="11"/>']
+    steps = [
+        float(tick)
+        for tick in ticker.MaxNLocator(3).tick_values(low, low + span)
+        if 0.04 <= (tick - low) / span <= 0.96
+    ]
+    parts += ['<line class="axis" x1="0" x2="260" y1="22" y2="22"/>']
+    parts += [f'<line class="axis" x1="{x(t)}" x2="{x(t)}" y1="22" y2="26"/>' for t in steps]
     parts += [f'<line class="seed" x1="{x(v)}" x2="{x(v)}" y1="6" y2="16"/>' for v in verdict.each]
     parts += [
         f'<line class="interval" x1="{x(verdict.low)}" x2="{x(verdict.high)}" y1="11" y2="11"/>'
     ]
     parts += [f'<circle class="mean" cx="{x(verdict.value)}" cy="11" r="3.2"/>']
+    numbers = "".join(
+        f'<span style="left: {100 * x(tick) / 260:.1f}%">{claims.number(tick)}</span>'
+        for tick in steps
+    )
     return Markup(
-        f'<svg class="strip" viewBox="0 0 260 22" preserveAspectRatio="none" aria-hidden="true">'
-        f"{''.join(parts)}</svg>"
+        f'<svg class="strip" viewBox="0 0 260 26" preserveAspectRatio="none" aria-hidden="true">'
+        f'{"".join(parts)}</svg><span class="axis" aria-hidden="true">{numbers}</span>'
     )
 
 
@@ -281,11 +301,13 @@ def _sheet(pictures: NDArray[np.uint8]) -> str:
     sheet = np.zeros((rows * COLUMNS, height, width, 3), np.uint8)
     sheet[:count] = pictures.transpose(0, 2, 3, 1)
     tiles = sheet.reshape(rows, COLUMNS, height, width, 3).transpose(0, 2, 1, 3, 4)
+    return _png(Image.fromarray(tiles.reshape(rows * height, COLUMNS * width, 3)))
+
+
+def _png(picture: Image.Image) -> str:
     file = io.BytesIO()
-    Image.fromarray(tiles.reshape(rows * height, COLUMNS * width, 3)).save(
-        file, "png", optimize=True
-    )
-    return _uri("image/png", file.getvalue())
+    picture.save(file, "png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def page() -> str:
@@ -341,32 +363,16 @@ def page() -> str:
 def beyond() -> list[Artefact]:
     """Return what the paper does not have, in a group of its own: tables and figures."""
     return [
-        _of_ours(name, kind, getattr(script, kind))
+        Artefact(
+            f"beyond-{name}-{kind}", title(full), "Beyond the paper", f"{name} ({kind})", [],
+            **_content(full, kind, getattr(script, kind)),
+        )
         for name in ours.names()
-        for script in [importlib.import_module(f"paper.beyond.{name}")]
+        for full in [f"beyond.{name}"]
+        for script in [importlib.import_module(f"paper.{full}")]
         for kind in ("table", "figure")
         if hasattr(script, kind)
-    ]
-
-
-def _of_ours(name: str, kind: str, make: Callable[[], Any]) -> Artefact:
-    full = f"beyond.{name}"
-    shown: dict[str, Any] = {
-        "name": f"beyond-{name}-{kind}", "title": title(full), "group": "Beyond the paper",
-        "short": f"{name} ({kind})", "verdicts": [],
-    }  # fmt: skip
-    try:
-        if kind == "table":
-            return Artefact(table=make(), **shown)
-        style.save(full, make)
-    except ReproError as error:
-        return Artefact(problem=str(error).replace(f"{places.ROOT}/", ""), **shown)
-    file = places.build() / "figures" / f"{full}.png"
-    with Image.open(file) as picture:
-        size = picture.size
-    uri = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
-    caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
-    return Artefact(picture=uri, size=size, caption=caption, **shown)
+    ]  # fmt: skip
 
 
 def _lead() -> str:

@@ -132,7 +132,7 @@ def _settle(figure: Figure) -> None:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 6).tolist())
 
 
-def save(name: str, make: Callable[[], Figure]) -> None:
+def save(name: str, make: Callable[[], Figure]) -> Figure:
     """Make a figure and write it as PDF and PNG, and its caption as text, to the build folder."""
     folder = places.build() / "figures"
     with mpl.rc_context(STYLE):
@@ -145,6 +145,13 @@ def save(name: str, make: Callable[[], Figure]) -> None:
                 figure.savefig(temporary, format=suffix[1:], metadata=metadata)
     with files.atomic(folder / f"{name}.txt") as temporary:
         temporary.write_text(f"{figure.get_label()}\n", encoding="utf-8")
+    return figure
+
+
+def height_of_caption(figure: Figure) -> float:
+    """Return which share of a saved figure's height its caption takes, at the bottom."""
+    (text,) = figure.texts
+    return float(text.get_window_extent().y1 / figure.bbox.height)
 
 
 def main(

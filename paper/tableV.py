@@ -11,30 +11,23 @@ from logit_distributions import plans, store
 from paper import selection, tables
 
 ENGINES = {"autoattack-full": "full AutoAttack", "odi": "ODI"}
+STAGES = {engine: f"logits/{engine}" for engine in ENGINES}
 
 
 def make() -> tables.Table:
     """Return the table from the stored datasets."""
-    stages = {engine: f"logits/{engine}" for engine in ENGINES}
-    scale = next(
-        (s for s in selection.scales() if any(store.find(e, scale=s) for e in stages.values())),
-        None,
-    )
+    scale = _scale()
     if scale is None:
         scale = selection.select("logits", plans.TABLE2).scale
-        store.need(stages["autoattack-full"], "at", scale=scale)
+        store.need(STAGES["autoattack-full"], "at", scale=scale)
     rows, counts = [], set[int]()
     for name in plans.TABLE2:
-        main = {int(each.attrs["seed"]): each for each in store.find("logits", name, scale=scale)}
-        verified = {
-            engine: [d for d in store.find(stage, name, scale=scale) if d.attrs["seed"] in main]
-            for engine, stage in stages.items()
-        }
-        if any(verified.values()):
+        attacked = {engine: _pairs(stage, name, scale) for engine, stage in STAGES.items()}
+        if any(attacked.values()):
             cells = []
-            for some in verified.values():
-                pairs = [_both(main[int(each.attrs["seed"])], each) for each in some]
-                counts |= {each.sizes["sample"] for each in some}
+            for some in attacked.values():
+                pairs = [_both(main, other) for main, other in some]
+                counts |= {other.sizes["sample"] for _, other in some}
                 cells += [_points(pairs, place) for place in (0, 1)] + [_fall(pairs)]
             rows.append((selection.label(name), *cells))
     if not rows:
@@ -46,6 +39,33 @@ def make() -> tables.Table:
         "attack: APGD-CE, then APGD-DLR, on the same images. Paper: similar results (section 3)."
     ]
     return tables.Table("tableV", header, rows, notes)
+
+
+def verified() -> list[tuple[xr.Dataset, xr.Dataset]]:
+    """Return the datasets of the main attack and of a stronger one, of every cell of the table."""
+    scale = _scale()
+    return [
+        pair
+        for stage in STAGES.values()
+        for name in plans.TABLE2
+        if scale is not None
+        for pair in _pairs(stage, name, scale)
+    ]
+
+
+def _scale() -> str | None:
+    """Return the first scale of which a network was verified, if there is one."""
+    return next(
+        (s for s in selection.scales() if any(store.find(e, scale=s) for e in STAGES.values())),
+        None,
+    )
+
+
+def _pairs(stage: str, name: str, scale: str) -> list[tuple[xr.Dataset, xr.Dataset]]:
+    """Return a network under the main attack and another, for each seed that has both."""
+    main = {int(each.attrs["seed"]): each for each in store.find("logits", name, scale=scale)}
+    others = store.find(stage, name, scale=scale)
+    return [(main[d.attrs["seed"]], d) for d in others if d.attrs["seed"] in main]
 
 
 def _both(main: xr.Dataset, other: xr.Dataset) -> tuple[float, float]:

@@ -72,6 +72,7 @@ def test_means_leave_out_manifolds_without_a_centre(results):
     radii = np.delete(dataset["radius"].values[2].astype(float), 4)
     assert capacities.by_layer([dataset], "radius")[0, 2] == pytest.approx(radii.mean())
     assert capacities.by_layer([dataset], "left_out")[0].tolist() == [0, 0, 1] + [0] * 9
+    assert np.isnan(capacities.by_layer([dataset.drop_vars("center_kept")], "left_out")).all()
     theory = capacity.estimates(dataset.isel(layer=2))["theory"].value
     assert capacities.by_layer([dataset], "theory")[0, 2] == theory
     assert np.isnan(

@@ -103,3 +103,10 @@ def test_everything_but_make_and_bench_imports_without_torch():
         [sys.executable, "-c", code], cwd=places.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_benchmarks_can_be_imported():
+    names = [f.stem for f in sorted((places.ROOT / "tests" / "bench").glob("[a-z]*.py"))]
+    code = "".join(f"import tests.bench.{name}\n" for name in names)
+    assert len(names) >= 8
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=places.ROOT, check=True)

@@ -1,7 +1,5 @@
 """GLUE against cvxpy, known limits and mean-field theory."""
 
-import doctest
-import importlib
 import os
 
 import numpy as np
@@ -187,9 +185,3 @@ def test_draws_without_unique_anchors_are_counted_and_warned_of():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         mc.glue(clouds(4, 6, 2, 0), **options)
-
-
-def test_the_example_in_the_docstring():
-    module = importlib.import_module("manifold_capacity.glue")
-    (example,) = doctest.DocTestFinder(recurse=False).find(module.glue, globs={})
-    assert doctest.DocTestRunner().run(example).attempted == 9

@@ -1,4 +1,7 @@
-"""The report: complete, self-contained; and its explorer in a real browser, where there is one."""
+"""The report: complete, self-contained; and its explorer in a real browser.
+
+Where there is no browser its tests are skipped; under CI (the variable of this name) they fail.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from logit_distributions import manipulations, plans, store
 from logit_distributions.read import distribution
 from paper import report
-from paper.claims.verdicts import VERDICTS, register
+from paper.claims.verdicts import VERDICTS, Verdict, register
 from tests.conftest import STORED
 
 SHOWN = ("table2", "figure2", "figureB4")
@@ -127,14 +131,57 @@ def test_names_of_classes_cannot_end_the_script():
     assert json.loads(inline) == classes
 
 
+def test_captions_are_text_and_not_in_the_pictures(text, file):
+    caption = (file.parent / "figures" / "figure2.txt").read_text().strip()
+    assert caption in html.unescape(text)
+    sizes = re.search(r'width="(\d+)" height="(\d+)" alt="Figure 2', text)
+    width, height = map(int, sizes.groups())
+    with Image.open(file.parent / "figures" / "figure2.png") as whole:
+        assert whole.size[0] == width
+        pixels = np.asarray(whole.convert("L"))
+    assert height < len(pixels)
+    assert (pixels[height - 4 : height] == 255).all()  # between the panels and the caption
+    assert (pixels[height:] < 128).sum() > 1000
+
+
+def test_strips_have_an_axis():
+    claim = next(each for each in register() if each.stated)
+    verdict = Verdict(claim, "holds", value=3.0, low=2.0, high=4.0, each=(2.5, 3.5))
+    drawn = report.strip(verdict)
+    numbers = {float(n): float(at) for at, n in re.findall(r"left: ([\d.]+)%\">([^<]+)<", drawn)}
+    assert len(numbers) >= 2
+    (mean,) = map(float, re.findall(r'class="mean" cx="([\d.]+)"', drawn))
+    low, high = min(numbers), max(numbers)
+    share = numbers[low] + (numbers[high] - numbers[low]) * (3 - low) / (high - low)
+    assert mean / 2.6 == pytest.approx(share, abs=0.5)
+
+
+def test_a_missing_browser_fails_under_ci(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(pytest.fail.Exception, match="chromium and chromium-driver"):
+        programs()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="chromium and chromium-driver"):
+        programs()
+
+
+def programs():
+    """Return the browser and its driver; without them skip, or under CI fail."""
+    paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in paths:
+        absent = pytest.fail if os.environ.get("CI") else pytest.skip
+        absent("no browser: install Debian's packages chromium and chromium-driver")
+    return paths
+
+
 @pytest.fixture(scope="module")
 def browser(file):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("no browser: install Debian's packages chromium and chromium-driver")
+    from selenium import webdriver
+
+    program, driver_program = programs()
     options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
+    options.binary_location = program
     for argument in (
         "headless=new",
         "no-sandbox",
@@ -144,7 +191,7 @@ def browser(file):
     ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(programs[1])
+    service = webdriver.ChromeService(driver_program)
     with webdriver.Chrome(options=options, service=service) as driver:
         driver.get(file.as_uri())
         yield driver
@@ -179,16 +226,71 @@ def choose(browser, how, k):
 def test_arrows_move_between_images(browser):
     browser.execute_script("document.getElementById('explorer').scrollIntoView()")
     press(browser, "HOME")
-    assert number(browser, "image") == 0
+    assert number(browser, "image") == 1
     first = browser.find_element("id", "bars-a").get_attribute("innerHTML")
     press(browser, "ARROW_RIGHT")
-    assert number(browser, "image") == 1
+    assert number(browser, "image") == 2
     assert browser.find_element("id", "bars-a").get_attribute("innerHTML") != first
     press(browser, "END")
-    assert number(browser, "image") == 999
+    assert number(browser, "image") == 1000
     press(browser, "ARROW_LEFT")
-    assert number(browser, "image") == 998
-    assert "test image 998" in browser.find_element("id", "label").text
+    assert number(browser, "image") == 999
+    assert "test image 999" in browser.find_element("id", "label").text
+
+
+def test_sliders_have_names_and_say_their_value(browser):
+    press(browser, "HOME")
+    image, k = (browser.find_element("id", name) for name in ("image", "k"))
+    assert (image.accessible_name, image.get_attribute("min")) == ("Image", "1")
+    assert re.fullmatch("1 of 1000, [a-z]+", image.get_attribute("aria-valuetext"))
+    assert k.accessible_name == "Logits that stay, k"
+
+
+def view(browser):
+    """Return everything that the explorer shows."""
+    drawings = ("bars-a", "bars-b", "density-max", "density-gap", "target", "label")
+    return [browser.find_element("id", name).get_attribute("innerHTML") for name in drawings]
+
+
+def test_the_address_keeps_a_view(browser, file):
+    from selenium.webdriver.support.select import Select
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser.get(file.as_uri())
+    assert "#" not in browser.current_url
+    first = view(browser)
+    Select(browser.find_element("id", "run-b")).select_by_visible_text("student hybrid, seed 0")
+    choose(browser, "permute", 2)
+    browser.find_element("id", "again").click()
+    press(browser, "ARROW_RIGHT", "#image")
+    WebDriverWait(browser, 5).until(lambda driver: "draw=1" in driver.current_url)
+    shown, address = view(browser), browser.current_url
+    assert shown != first
+    browser.get("about:blank")
+    browser.get(address)
+    assert view(browser) == shown
+    assert number(browser, "k") == 2
+    browser.get(file.as_uri() + "#explorer?a=nobody&image=5000&k=-3&how=%22%5D&draw=x")
+    assert (number(browser, "image"), number(browser, "k")) == (1000, 0)
+    assert browser.find_element("id", "name-a").text == "AT, seed 0"
+    browser.get(file.as_uri())
+
+
+def test_captions_and_figures_can_be_read_on_a_phone(browser, file):
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.get(file.as_uri())
+        caption = browser.find_element("css selector", "#figure2 figcaption")
+        assert caption.text.startswith("Figure 2. (A)")
+        assert float(caption.value_of_css_property("font-size").removesuffix("px")) >= 14
+        assert caption.size["width"] <= 390
+        wrap = browser.find_element("css selector", "#figure2 .picture-wrap")
+        assert wrap.find_element("tag name", "img").size["width"] > 600
+        assert wrap.get_attribute("tabindex") == "0"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.get(file.as_uri())
 
 
 def test_arrows_on_a_slider_move_the_slider(browser):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import xarray as xr
 
 from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError
@@ -105,9 +104,16 @@ def test_two_processes_that_want_one_student_train_each_step_once(toy_world, toy
         sys.executable, "-m", "tests.toy", "make", "normal", "--seed", "0", "--threads", "1",
         "--images", str(toy_sheets), "--device", "cpu", "--precision", "float32",
     ]  # fmt: skip
+    steps = toy_world / "steps.txt"
+    environment = {**os.environ, "TOY_STEPS": str(steps)}
     both = [
         subprocess.Popen(
-            command, cwd=places.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=places.ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -115,13 +121,18 @@ def test_two_processes_that_want_one_student_train_each_step_once(toy_world, toy
     assert [process.returncode for process in both] == [0, 0], outputs
     bars = [error.count("it/s") + error.count("img/s") for _, error in outputs]
     assert bars == [0, 0]  # no terminal
-    student = recipes.recipe("normal")
-    seconds = store.open_dataset(store.path_of("log", student.run(0)))["seconds"]
-    assert seconds.sizes["epoch"] == 2
-    assert epoch_file(student, 0, 2).exists()
-    for name in ("at", "normal"):
-        stored = store.open_dataset(store.path_of("log", recipes.recipe("normal").run(0)))
-        assert isinstance(stored, xr.Dataset), name
+    epochs = 2
+    a_training = -(-10 * (toy.TRAIN - toy.VALIDATION) // recipes.recipe("normal").batch_size)
+    trained = sorted(steps.read_text().splitlines())
+    assert trained == sorted(
+        f"{recipes.recipe(name).run(0)} {epoch} {step}"
+        for name in ("at", "normal")
+        for epoch in range(epochs)
+        for step in range(a_training)
+    )
+    for name in ("normal", "at"):
+        assert epoch_file(recipes.recipe(name), 0, epochs).exists()
+    assert store.open_dataset(store.path_of("log", recipes.recipe("normal").run(0)))
 
 
 def test_what_is_left_of_an_attack_goes_with_its_dataset(options):

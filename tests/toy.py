@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -83,6 +85,22 @@ def install() -> None:
     )
 
 
+def note_steps(file: Path) -> None:
+    """Append a line to a file for each training step: run, epoch, step."""
+    from logit_distributions.make.train import Trainer
+
+    plain = Trainer.one_step
+
+    def noted(trainer: Trainer, draws: Any) -> int:
+        with file.open("a") as lines:
+            lines.write(f"{trainer.name} {trainer.epoch} {trainer.step}\n")
+        return plain(trainer, draws)
+
+    Trainer.one_step = noted  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     install()
+    if steps := os.environ.get("TOY_STEPS"):
+        note_steps(Path(steps))
     sys.exit(cli.main(sys.argv[1:]))

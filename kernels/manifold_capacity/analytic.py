@@ -39,6 +39,12 @@ def point_capacity(kappa: float = 0.0) -> float:
     -------
     float
         Points per feature; where that is beyond float64, below κ = -37, infinite.
+
+    Examples
+    --------
+    >>> import manifold_capacity as mc
+    >>> mc.point_capacity(0.0)
+    2.0
     """
     kappa = real_number("kappa", kappa, "margin")
     if kappa >= -5:
@@ -79,6 +85,12 @@ def ball_capacity(
     -------
     float
         Balls per feature; infinite or zero where that is beyond float64.
+
+    Examples
+    --------
+    >>> import manifold_capacity as mc
+    >>> round(mc.ball_capacity(radius=1.0, dimension=10), 3)
+    0.182
     """
     radius = real_number("radius", radius)
     dimension = real_number("dimension", dimension)

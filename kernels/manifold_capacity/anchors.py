@@ -76,6 +76,15 @@ class Anchors:
         As in `Solutions`.
     multipliers : ndarray, shape (M, n_t), or None
         α, if asked for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> points = np.array([[1.0, -1.0], [1.0, 1.0]])
+    >>> anchors = mc.anchor_points(points, np.array([[0.5], [1.0]]), multipliers=True)
+    >>> bool(anchors.solved.all()), anchors.multipliers.shape
+    (True, (2, 1))
     """
 
     anchors: Array
@@ -166,6 +175,18 @@ def anchor_points(
     ------
     ValueError
         If shapes do not fit, a value is not finite, or the last row of `sD1` is not 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> points = np.array([[1.0, -1.0], [1.0, 1.0]])  # a segment; the last row is the centre's
+    >>> anchors = mc.anchor_points(points, np.array([[0.5, -2.0], [1.0, 1.0]]))
+    >>> anchors.anchors
+    array([[ 0.5, -1. ],
+           [ 1. ,  1. ]])
+    >>> anchors.sq_distance
+    array([1.25, 4.5 ])
     """
     points, vectors, margin = _check(sD1, t, kappa)
     flag("multipliers", multipliers)
@@ -244,6 +265,15 @@ class Certificate:
     difference : ndarray, shape (n,)
         Of the kernel's F to the nearest solver's, relative to the largest F found and at least
         1e-12 max_i q_i², below which F is rounding. NaN where every solver gave up.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> points = np.array([[1.0, -1.0], [1.0, 1.0]])
+    >>> certificate = mc.certify(points, np.array([[0.5], [1.0]]), solvers=["CLARABEL"])
+    >>> list(certificate.sq_distance)
+    ['CLARABEL']
     """
 
     sq_distance: dict[str, Array]
@@ -281,6 +311,15 @@ def certify(
     ------
     ImportError
         If cvxpy is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> points = np.array([[1.0, -1.0], [1.0, 1.0]])
+    >>> certificate = mc.certify(points, np.array([[0.5, -2.0], [1.0, 1.0]]))
+    >>> bool(certificate.difference.max() < 1e-6)
+    True
     """
     if importlib.util.find_spec("cvxpy") is None:
         raise ImportError(

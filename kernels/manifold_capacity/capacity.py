@@ -120,6 +120,18 @@ def mean_field_capacity(
     -----
     RuntimeWarning
         Once, naming the manifolds that are flagged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> rng = np.random.default_rng(0)
+    >>> manifolds = rng.standard_normal((8, 40, 1)) + 0.3 * rng.standard_normal((8, 40, 6))
+    >>> theory = mc.mean_field_capacity(manifolds, n_t=100)
+    >>> round(theory.combined_capacity, 1)
+    1.2
+    >>> theory.radius.shape  # of each manifold
+    (8,)
     """
     result = analyse(
         manifolds, kappa, n_t, t_vecs, low_rank, definition, seed, n_reps, threads,

@@ -135,6 +135,14 @@ def center_correlation(centers: ArrayLike) -> float:
     Parameters
     ----------
     centers : array_like, shape (N, P)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> centers = np.random.default_rng(0).standard_normal((40, 8))
+    >>> round(mc.center_correlation(centers), 3)
+    0.162
     """
     return _mean_correlation(coordinates(centers)[0])
 
@@ -204,6 +212,16 @@ def low_rank(
     choose : {"cost", "stability"}
         Which of the `n_reps` subspaces is taken: the one of lowest cost, or, as the public
         package does, the one in which the centre that keeps least keeps most.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> rng = np.random.default_rng(0)
+    >>> shared = 3 * np.outer(rng.standard_normal(40), rng.standard_normal(8))
+    >>> removed = mc.low_rank(shared + rng.standard_normal((40, 8)))
+    >>> removed.basis.shape
+    (40, 1)
     """
     choice("rule", rule, get_args(Rule))
     choice("choose", choose, get_args(Choice))

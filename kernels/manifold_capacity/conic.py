@@ -85,6 +85,18 @@ def conic_capacity(
         For bad manifolds, see `mean_field_capacity`, or options; where the points do not
         fit into memory; and where they lie so far from the origin that the
         optimality conditions cannot be met to 1e-9.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> rng = np.random.default_rng(0)
+    >>> manifolds = rng.standard_normal((8, 40, 1)) + 0.3 * rng.standard_normal((8, 40, 6))
+    >>> cones = mc.conic_capacity(manifolds, draws=20)
+    >>> round(cones.capacity, 1)
+    1.0
+    >>> cones.capacity_low < cones.capacity < cones.capacity_high
+    True
     """
     whole_number("draws", draws, 2, ", for an interval", MANY)
     flag("progress", progress)

@@ -21,6 +21,15 @@ def participation_ratio(manifolds: Manifolds) -> float:
     ------
     ValueError
         For bad manifolds, or points that all coincide.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> rng = np.random.default_rng(0)
+    >>> manifolds = rng.standard_normal((8, 40, 1)) + 0.3 * rng.standard_normal((8, 40, 6))
+    >>> round(mc.participation_ratio(manifolds), 1)
+    6.9
     """
     covariance = _covariance(manifolds)
     return float(np.trace(covariance) ** 2 / np.einsum("ij,ij->", covariance, covariance))
@@ -39,6 +48,15 @@ def explained_variance_dimension(manifolds: Manifolds, share: float = 0.9) -> in
     ------
     ValueError
         For bad manifolds, a share outside its range, or points that all coincide.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> rng = np.random.default_rng(0)
+    >>> manifolds = rng.standard_normal((8, 40, 1)) + 0.3 * rng.standard_normal((8, 40, 6))
+    >>> mc.explained_variance_dimension(manifolds, share=0.5)
+    3
     """
     share = real_number("share", share, "share")
     if not 0 < share <= 1:

@@ -117,7 +117,7 @@ def glue(
     >>> manifolds -= manifolds.mean(axis=(0, 2), keepdims=True)
     >>> measures = mc.glue(manifolds, draws=100, seed=1)
     >>> print(f"{measures.capacity:.2f} ± {measures.capacity_se:.2f} classes per feature")
-    0.59 ± 0.01 classes per feature
+    0.59 ± 0.02 classes per feature
     >>> dataset = measures.to_xarray()  # labelled, with all settings as attributes
     """
     whole_number("draws", draws, 2, ", for a standard error", MANY)

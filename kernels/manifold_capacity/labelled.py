@@ -51,6 +51,16 @@ def from_labels(
     ------
     ValueError
         If shapes do not fit, there are fewer than two labels, or too few samples of one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> features = np.arange(12.0).reshape(6, 2)  # six samples of two features
+    >>> cat, dog = mc.from_labels(features, ["cat", "dog", "cat", "dog", "dog", "cat"])
+    >>> cat
+    array([[ 0.,  4., 10.],
+           [ 1.,  5., 11.]])
     """
     samples, classes = real_array("features", features), real_labels("labels", labels)
     if samples.ndim != 2 or 0 in samples.shape:

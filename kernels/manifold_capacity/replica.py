@@ -25,6 +25,14 @@ from manifold_capacity.capacity import analyse, warn_of_flagged
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+__all__ = [
+    "alldata_dimension_analysis",
+    "analyze",
+    "extractor",
+    "make_manifold_data",
+    "manifold_analysis_corr",
+]
+
 
 def manifold_analysis_corr(
     XtotT: Manifolds,
@@ -79,6 +87,16 @@ def manifold_analysis_corr(
         Mean absolute correlation of the centres.
     KK : int
         Dimension of the low-rank structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from manifold_capacity.replica import manifold_analysis_corr
+    >>> rng = np.random.default_rng(0)
+    >>> manifolds = rng.standard_normal((8, 40, 1)) + 0.3 * rng.standard_normal((8, 40, 6))
+    >>> a, r, d, r0, K = manifold_analysis_corr(manifolds, kappa=0, n_t=100, n_reps=1)
+    >>> print(round(1 / np.mean(1 / a), 1), K)
+    1.2 1
     """
     result = analyse(
         XtotT, kappa, n_t, t_vecs, "package", "package", seed, n_reps, None,
@@ -126,6 +144,15 @@ def alldata_dimension_analysis(XtotT: Manifolds, perc: float = 0.90) -> tuple[fl
         Principal components within `perc` of the variance.
     D_feature : int
         N.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from manifold_capacity.replica import alldata_dimension_analysis
+    >>> manifolds = np.random.default_rng(0).standard_normal((8, 40, 6))
+    >>> ratio, explained, features = alldata_dimension_analysis(manifolds, perc=0.9)
+    >>> explained, features
+    (21, 40)
     """
     share = real_number("perc", perc, "share")
     points, _ = joined(XtotT)
@@ -174,6 +201,14 @@ def make_manifold_data(
     ------
     ValueError
         If the classes or examples are too few.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from manifold_capacity.replica import make_manifold_data
+    >>> dataset = [(torch.full((2,), float(i)), i % 3) for i in range(12)]
+    >>> [tuple(each.shape) for each in make_manifold_data(dataset, 2, 4)]
+    [(4, 2), (4, 2)]
     """
     import torch
 
@@ -238,6 +273,15 @@ def extractor(
     ------
     ValueError
         If both selections are given, or a chosen module does not return a tensor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from manifold_capacity.replica import extractor
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()).eval()
+    >>> activations = extractor(model, [torch.ones(4, 2)])
+    >>> {name: each[0].shape for name, each in activations.items()}
+    {'layer_0_Input': (4, 2), 'layer_1_Linear': (4, 3), 'layer_2_ReLU': (4, 3)}
     """
     import torch
 
@@ -317,6 +361,17 @@ def analyze(
     OrderedDict of dict
         For each layer ``capacity``, ``radius``, ``dimension``, ``correlation``, ``K``,
         ``feature dimension``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from manifold_capacity.replica import analyze
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.ReLU()).eval()
+    >>> dataset = [(torch.rand(20) + i % 4, i % 4) for i in range(40)]
+    >>> measured = analyze(model, dataset, 4, 6, n_t=50, cuda=False)
+    >>> list(measured)
+    ['layer_0_Input', 'layer_1_Linear', 'layer_2_ReLU']
     """
     import torch
 

@@ -69,6 +69,15 @@ class Separation:
         origin, with bias half that of the two hulls. Else NaN.
     iterations : int
         Newton's; 0 with a margin.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> points, labels = np.array([[0.0, 1.0, 2.0, 3.0]]), np.array([-1, -1, 1, 1])
+    >>> result = mc.separable(points, labels)
+    >>> bool((labels * (result.weights @ points + result.offset) > 0).all())
+    True
     """
 
     separable: bool | None
@@ -106,6 +115,17 @@ def separable(
     ValueError
         If shapes do not fit, a value is not a finite real number, or a label is neither +1
         nor -1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> points = np.array([[0.0, 1.0, 2.0, 3.0]])  # one feature, four points
+    >>> mc.separable(points, [-1, -1, 1, 1]).separable
+    True
+    >>> proof = mc.separable(points, [-1, 1, 1, -1])
+    >>> proof.separable, proof.residual < 1e-9
+    (False, True)
     """
     flag("bias", bias)
     x, y = real_array("points", points), real_array("labels", labels)

@@ -124,6 +124,18 @@ def simulated_capacity(
     ValueError
         For bad manifolds, see `mean_field_capacity`, or options; where the points do not fit
         into memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import manifold_capacity as mc
+    >>> rng = np.random.default_rng(0)
+    >>> manifolds = rng.standard_normal((8, 40, 1)) + 0.3 * rng.standard_normal((8, 40, 6))
+    >>> simulation = mc.simulated_capacity(manifolds, draws=20)
+    >>> simulation.features  # so many random features separate half of the labellings
+    7.0
+    >>> round(simulation.capacity, 2)
+    1.14
     """
     choice("projection", projection, get_args(Projection))
     choice("procedure", procedure, get_args(Procedure))

@@ -23,7 +23,7 @@
   const vector = (logits, image) =>
     Array.from(logits.subarray(image * classes.length, (image + 1) * classes.length));
 
-  // The rules of repro/logit_distributions/targets.py: equal logits rank by class, lowest first.
+  // The rules of repro/logit_distributions/manipulations.py: equal logits rank by class, lowest first.
   const ranking = (z) => z.map((_, c) => c).sort((c, d) => z[d] - z[c] || c - d);
   function permute(z, k, random) {
     const rest = ranking(z).slice(k);
@@ -139,17 +139,17 @@
   }
 
   let draw = 0;
+  const how = () => document.querySelector('input[name="how"]:checked').value;
   function target(z, image) {
-    const how = document.querySelector('input[name="how"]:checked').value;
     const k = Number(element("k").value);
-    if (how === "permute") return { k, z: permute(z, k, generator(1000 * image + draw)), how };
-    return { k, z: how === "average" ? average(z, k) : z, how };
+    if (how() === "permute") return { k, z: permute(z, k, generator(1000 * image + draw)) };
+    return { k, z: how() === "average" ? average(z, k) : z };
   }
 
   function drawTarget(net, image) {
     const before = vector(net.natural, image);
-    const { k, z, how } = target(before, image);
-    const kept = new Set(how === "none" ? ranking(before) : ranking(before).slice(0, k));
+    const { k, z } = target(before, image);
+    const kept = new Set(how() === "none" ? ranking(before) : ranking(before).slice(0, k));
     const { root, x } = frame(Math.min(...before), Math.max(...before), 20, 460);
     classes.forEach((name, c) => {
       const truth = c === labels[image];
@@ -163,15 +163,19 @@
     show("target", root);
   }
 
+  /** The place of the image among those of the page; people count from one. */
+  const shown = () => Number(element("image").value) - 1;
+
   function render() {
-    const image = Number(element("image").value);
+    const image = shown();
     const nets = [network("a"), network("b")];
-    element("image-number").textContent = `${image} of ${count - 1}`;
+    element("image-number").textContent = `${image + 1} of ${count}`;
+    element("image").setAttribute("aria-valuetext", `${image + 1} of ${count}, ${classes[labels[image]]}`);
     const column = image % columns, row = Math.floor(image / columns);
     const picture = element("picture");
     picture.style.backgroundPosition = `${(100 * column) / (columns - 1)}% ${(100 * row) / (rows - 1)}%`;
-    picture.setAttribute("aria-label", `Test image ${image}, a ${classes[labels[image]]}`);
-    element("label").textContent = `${classes[labels[image]]}, test image ${image}`;
+    picture.setAttribute("aria-label", `Test image ${image + 1}, a ${classes[labels[image]]}`);
+    element("label").textContent = `${classes[labels[image]]}, test image ${image + 1}`;
     nets.forEach((net, i) => {
       const values = [...vector(net.natural, image), ...vector(net.adversarial, image)];
       drawBars("ab"[i], net, image, Math.min(...values), Math.max(...values));
@@ -181,30 +185,61 @@
     drawTarget(nets[0], image);
   }
 
-  function go(image) {
-    element("image").value = Math.max(0, Math.min(count - 1, image));
-    render();
+  // The address keeps what is chosen, by the names on the page: a view can be sent on.
+  const PLACE = "#explorer?";
+  const named = (which) => stored.runs[Number(element(`run-${which}`).value)].label;
+  function remember() {
+    const chosen = { a: named("a"), b: named("b"), image: shown() + 1, how: how(), k: element("k").value, draw };
+    history.replaceState(null, "", PLACE + new URLSearchParams(chosen));
   }
-  const move = (by) => go(Number(element("image").value) + by);
+  /** Choose what the address says, where it says something that this page has. */
+  function recall() {
+    if (!location.hash.startsWith(PLACE)) return false;
+    const chosen = new URLSearchParams(location.hash.slice(PLACE.length));
+    for (const which of ["a", "b"]) {
+      const run = stored.runs.findIndex((each) => each.label === chosen.get(which));
+      if (run >= 0) element(`run-${which}`).value = run;
+    }
+    for (const slider of ["image", "k"]) if (chosen.has(slider)) element(slider).value = chosen.get(slider);
+    const button = document.querySelector(`input[name="how"][value="${CSS.escape(chosen.get("how") || "")}"]`);
+    if (button) button.checked = true;
+    draw = Math.trunc(Number(chosen.get("draw"))) || 0;
+    render();
+    element("explorer").scrollIntoView();
+    return true;
+  }
+  let waiting;
+  /** Draw what a person chose, and keep it once they pause: browsers limit how often that may be. */
+  function choose() {
+    render();
+    clearTimeout(waiting);
+    waiting = setTimeout(remember, 400);
+  }
+
+  function go(image) {
+    element("image").value = Math.max(1, Math.min(count, image + 1));
+    choose();
+  }
+  const move = (by) => go(shown() + by);
+  /** Return the next image on which just one of the networks is robust; this one if there is none. */
+  function differing() {
+    const [a, b] = [network("a").robust, network("b").robust];
+    const after = labels.map((_, i) => (shown() + 1 + i) % count);
+    return after.find((image) => a[image] !== b[image]) ?? shown();
+  }
 
   for (const [which, chosen] of [["a", stored.first], ["b", stored.second]]) {
     const options = stored.runs.map((run, i) => new Option(run.label, i, i === chosen, i === chosen));
     element(`run-${which}`).replaceChildren(...options);
-    element(`run-${which}`).addEventListener("change", render);
+    element(`run-${which}`).addEventListener("change", choose);
   }
-  element("image").addEventListener("input", render);
+  element("image").addEventListener("input", choose);
   element("previous").addEventListener("click", () => move(-1));
   element("next").addEventListener("click", () => move(1));
-  element("differ").addEventListener("click", () => {
-    const [a, b] = [network("a").robust, network("b").robust];
-    const start = Number(element("image").value);
-    for (let by = 1; by <= count; by++) {
-      const image = (start + by) % count;
-      if (a[image] !== b[image]) return go(image);
-    }
-  });
-  element("manipulation").addEventListener("input", render);
-  element("again").addEventListener("click", () => { draw += 1; render(); });
+  element("differ").addEventListener("click", () => go(differing()));
+  element("manipulation").addEventListener("input", choose);
+  element("again").addEventListener("click", () => { draw += 1; choose(); });
+  addEventListener("hashchange", recall);
   document.addEventListener("keydown", (event) => {
     const taken = event.target.closest("input, select, textarea");
     if (event.altKey || event.ctrlKey || event.metaKey || (taken && taken.id !== "image")) return;
@@ -214,5 +249,8 @@
     event.preventDefault();
     move(steps[event.key]);
   });
-  element("differ").click();
+  if (!recall()) {
+    element("image").value = differing() + 1;
+    render();
+  }
 })();

@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
         from logit_distributions.errors import not_installed
 
         raise ImportError(str(not_installed(error)), name=error.name) from error
-    return getattr(module, name)
+    return globals().setdefault(name, getattr(module, name))
 
 
 def __dir__() -> list[str]:

@@ -50,6 +50,13 @@ def permute(logits: Logits, k: int, seed: int) -> Logits:
     -------
     ndarray, shape (n, classes)
         The same multiset of values in every row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from logit_distributions import permute
+    >>> permute(np.array([[3.0, 1.0, 2.0, 0.0]]), k=1, seed=0)
+    array([[3., 2., 0., 1.]])
     """
     rest = _rest(logits, k)
     shuffled = np.random.default_rng(seed).permuted(rest, axis=1)
@@ -71,6 +78,13 @@ def average(logits: Logits, k: int) -> Logits:
     -------
     ndarray, shape (n, classes)
         The same sum in every row, up to rounding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from logit_distributions import average
+    >>> average(np.array([[3.0, 1.0, 2.0, 0.0]]), k=1)
+    array([[3., 1., 1., 1.]])
     """
     rest = _rest(logits, k)
     result = logits.copy()
@@ -94,6 +108,13 @@ def correct(logits: Logits, labels: Labels) -> Logits:
     Returns
     -------
     ndarray, shape (n, classes)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from logit_distributions import correct
+    >>> correct(np.array([[3.0, 1.0, 2.0]]), np.array([1]))
+    array([[1., 3., 2.]])
     """
     rows = np.arange(len(logits))
     predicted = ranking(logits)[:, 0]
@@ -143,6 +164,13 @@ def hybrid(values: Logits, ranks: Logits) -> Logits:
     -------
     ndarray, shape (n, classes)
         The multisets of `values` with the ranking of `ranks`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from logit_distributions import hybrid
+    >>> hybrid(np.array([[3.0, 1.0, 2.0]]), ranks=np.array([[0.0, 9.0, 5.0]]))
+    array([[1., 3., 2.]])
     """
     if values.shape != ranks.shape:
         raise ReproError(

@@ -458,6 +458,12 @@ class Evaluation:
     restarts : int
         Random restarts of each attack. The paper does not say; ODI's authors use 20.
     seed : int
+
+    Examples
+    --------
+    >>> from logit_distributions import Evaluation
+    >>> Evaluation("autoattack-full", eps=4 / 255).attacks
+    ('apgd-ce', 'apgd-t', 'fab-t', 'square')
     """
 
     engine: str = "repro"
@@ -540,6 +546,12 @@ class Manifolds:
         Of everything that is drawn; the same for all networks.
     exemplar_set : int
         Which exemplars: 0 for the first P, 1 for the next P, and so on.
+
+    Examples
+    --------
+    >>> from logit_distributions import Manifolds
+    >>> Manifolds("class", points=20).draws
+    60
     """
 
     kind: Literal["adversarial", "random", "class"] = "adversarial"

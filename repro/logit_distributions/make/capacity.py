@@ -111,6 +111,18 @@ def layer_capacity(
     ------
     ReproError
         If anything given is not what was expected.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from logit_distributions import Manifolds, layer_capacity
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)).eval()
+    >>> images = torch.rand(20, 3, 8, 8)
+    >>> few = Manifolds(exemplars=8, points=4, n_t=20, draws=5)
+    >>> capacity = layer_capacity(model, images, manifolds=few, progress=False)
+    >>> capacity.combined_capacity.dims, capacity.radius.dims
+    (('layer',), ('layer', 'manifold'))
     """
     settings = replace(manifolds or Manifolds(), kind=kind)
     with torch.inference_mode(False):

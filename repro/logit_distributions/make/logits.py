@@ -306,6 +306,18 @@ def evaluate(
     ------
     ReproError
         If anything given is not what was expected, or no gradient reaches the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from logit_distributions import evaluate
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)).eval()
+    >>> images = torch.rand(20, 3, 8, 8)
+    >>> labels = model(images).argmax(1)
+    >>> dataset = evaluate(model, images, labels, progress=False)
+    >>> dataset.logits.shape, dataset.attack.values.tolist()
+    ((20, 10), ['apgd-ce', 'apgd-dlr'])
     """
     with torch.inference_mode(False):
         data, guarded, options = taken(model, images, labels, index, device, progress)
@@ -344,6 +356,18 @@ def replay(dataset: xr.Dataset, model: nn.Module, batch: int = 250) -> xr.Datase
     ------
     ReproError
         If the dataset has no images, or the network does not take them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from logit_distributions import evaluate, replay
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)).eval()
+    >>> images = torch.rand(20, 3, 8, 8)
+    >>> labels = model(images).argmax(1)
+    >>> dataset = evaluate(model, images, labels, progress=False, keep_images=True)
+    >>> bool(replay(dataset, model).agrees.all())
+    True
     """
     if "adversarial_images" not in dataset:
         raise ReproError(

@@ -48,6 +48,13 @@ def describe(*datasets: xr.Dataset) -> str:
     ------
     ReproError
         If there is no dataset, or one is of another kind.
+
+    Examples
+    --------
+    >>> from logit_distributions import describe, from_arrays
+    >>> mine = from_arrays([[2.0, 0.5], [0.1, 0.3], [1.0, 0.0]], [0, 1, 1], name="mine")
+    >>> describe(mine).splitlines()[1].split()[:4]  # of 3 images, not attacked, 66.67 % right
+    ['mine', '3', '-', '66.67']
     """
     if not datasets:
         raise ReproError("expected datasets of kind logits to describe, got none")

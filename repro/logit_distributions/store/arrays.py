@@ -70,6 +70,7 @@ def from_arrays(
     Examples
     --------
     >>> import numpy as np
+    >>> from logit_distributions import from_arrays
     >>> logits = np.array([[2.0, 0.5], [0.1, 0.3], [1.0, 0.0]])
     >>> mine = from_arrays(logits, [0, 1, 1], robust=[True, False, False], name="mine")
     >>> (mine.logits.argmax("class") == mine.label).values

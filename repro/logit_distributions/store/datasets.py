@@ -56,6 +56,17 @@ def write(dataset: xr.Dataset, path: Path | str) -> None:
     """Seal, check and write a dataset, whole or not at all.
 
     Adds the schema version and the content hash; refuses what `faults` would.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from logit_distributions import from_arrays, open_dataset, write
+    >>> mine = from_arrays([[2.0, 0.5], [0.1, 0.3]], [0, 1], name="mine")
+    >>> with TemporaryDirectory() as folder:
+    ...     write(mine, Path(folder) / "mine.nc")
+    ...     open_dataset(Path(folder) / "mine.nc").attrs["run"]
+    'mine'
     """
     path, kind = Path(path), dataset.attrs.get("kind")
     dataset = dataset.copy()
@@ -94,6 +105,13 @@ def open_dataset(path: Path | str, kind: str | None = None) -> xr.Dataset:
     ------
     ReproError
         With the first fault, and how many more there are.
+
+    Examples
+    --------
+    >>> from logit_distributions import open_dataset
+    >>> at = open_dataset("data/logits/cifar10-small-at-seed0.nc")
+    >>> at.sizes["sample"]
+    10000
     """
     path = Path(path)
     found, dataset = _examined(path)
@@ -270,6 +288,13 @@ def find(
         A folder of the data, such as ``logits`` or ``capacity/random``.
     name, dataset, scale : str
         Of the recipe; ``*`` for any.
+
+    Examples
+    --------
+    >>> from logit_distributions import find
+    >>> at, *others = find("logits", "at", scale="small")
+    >>> at.attrs["run"]
+    'cifar10-small-at-seed0'
     """
     datasets = []
     for path in (places.data() / stage).glob(f"{dataset}-{scale}-{name}-seed*.nc"):
