@@ -11,7 +11,7 @@ FULL := .venv/full
 FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
 
-.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory docs validate test fuzz bench kill check lock clean
+.PHONY: help paper figures tables $(FIGURES) $(FIGURES:%=figures/%) $(TABLES) report claims beyond audit theory docs release validate test fuzz bench kill check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-zA-Z0-9 ]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ docs: $(FULL)/done ## Write the pages of both packages' public names to build/do
 	@$(FULL)/bin/python -c 'from logit_distributions import *; from pdoc.__main__ import cli; cli()' \
 		-d numpy -o build/docs logit_distributions manifold_capacity manifold_capacity.replica \
 		'!logit_distributions\.' '!manifold_capacity\.(?!replica)'
+
+release: $(READER)/done ## Sources, results and all weights of the cache in build/release, with checksums
+	@$(READER)/bin/python -m paper.release
 
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m logit_distributions validate data

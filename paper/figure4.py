@@ -207,7 +207,7 @@ def _text(
         8/255), of students taught from the logits that AT gives the training images, all but the k
         largest permuted or averaged; k = 9 changes nothing and is the normal student,
         {normal:.1f} % (band: its interval). Kept of its robustness at {kept}.
-        {_falls(accuracies)} {about} {_noise(runs)}
+        {_falls(accuracies)} {about} {_noise(runs)} {style.ORIGIN}
     """
 
 

@@ -41,7 +41,7 @@ def make() -> Figure:
     plain = -pictures.background_variation(sheet[shown])
     within = {name: _within_classes(runs[name], labels, sheet) for name in ("st", "at")}
     text = _text(runs, confidence, within, pool, plain, at, st, len(sheet))
-    figure = style.canvas(7.2, 5.4, text)
+    figure = style.canvas(7.2, 5.4, f"{text} {style.ORIGIN}")
     for axes, (letter, (title, x, y)) in zip(
         figure.subplots(2, 2).flat, CORNERS.items(), strict=True
     ):

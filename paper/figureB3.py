@@ -103,6 +103,7 @@ def _text(
         ST {100 * st[2]:.0f} %, random {100 * chance[2]:.0f} % (paper: AT favours similar colours
         and shapes at the expense of the class). {runs.about()} AT of
         {selection.evaluated_epochs(runs["at"])}, ST of {selection.evaluated_epochs(runs["st"])}.
+        {style.ORIGIN}
     """
 
 

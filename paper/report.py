@@ -12,6 +12,7 @@ import io
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
 from paper import exit_code, selection, style, tables, tableV, title
 from paper.__main__ import names
+from paper.beyond import __main__ as ours
 from paper.claims import placebo
 from paper.claims import verdicts as claims
 from paper.claims.__main__ import verdicts
@@ -88,18 +90,23 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         },
         "attacks": sorted({each.attrs["evaluation"] for each in datasets}),
     }
+    make = importlib.import_module(f"paper.{name}").make
+    return Artefact(name, **_content(name, kind.lower(), make), **shown)
+
+
+def _content(name: str, kind: str, make: Callable[[], Any]) -> dict[str, Any]:
+    """Return a table, or a figure's picture, size and caption, or what it lacks."""
     try:
-        if name.startswith("table"):
-            table = importlib.import_module(f"paper.{name}").make()
-            return Artefact(name, table=table, **shown)
-        figure = style.save(name, importlib.import_module(f"paper.{name}").make)
+        if kind == "table":
+            return {"table": make()}
+        figure = style.save(name, make)
     except ReproError as error:
-        return Artefact(name, problem=str(error).replace(f"{places.ROOT}/", ""), **shown)
+        return {"problem": str(error).replace(f"{places.ROOT}/", "")}
     file = places.build() / "figures" / f"{name}.png"
     with Image.open(file) as picture:
         panels = _without(style.height_of_caption(figure), picture)
     caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
-    return Artefact(name, picture=_png(panels), size=panels.size, caption=caption, **shown)
+    return {"picture": _png(panels), "size": panels.size, "caption": caption}
 
 
 def _without(caption: float, picture: Image.Image) -> Image.Image:
@@ -322,6 +329,7 @@ def page() -> str:
             note="paper/appendix-c.md has the errata, their proofs and the tables.",
         )
     )
+    artefacts += beyond()
     counts = Counter(each.verdict for each in judged)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(WEB), autoescape=jinja2.select_autoescape(),
@@ -350,6 +358,21 @@ def page() -> str:
         measured=claims.measured,
         basis=claims.basis,
     )
+
+
+def beyond() -> list[Artefact]:
+    """Return what the paper does not have, in a group of its own: tables and figures."""
+    return [
+        Artefact(
+            f"beyond-{name}-{kind}", title(full), "Beyond the paper", f"{name} ({kind})", [],
+            **_content(full, kind, getattr(script, kind)),
+        )
+        for name in ours.names()
+        for full in [f"beyond.{name}"]
+        for script in [importlib.import_module(f"paper.{full}")]
+        for kind in ("table", "figure")
+        if hasattr(script, kind)
+    ]  # fmt: skip
 
 
 def _lead() -> str:

@@ -37,6 +37,9 @@ COLOURS = {"st": BLUE, "at": ORANGE}
 CYCLE = (ORANGE, BLUE, GREEN, PURPLE, GREY, "#b58900", "#56b4e9", "#333333")
 """Colours of other networks, in the order in which they are taken."""
 
+ORIGIN = "Images: CIFAR-10 (Krizhevsky 2009), see data/README.md."
+"""The last sentence below figures that show some."""
+
 LINE_INCHES = 0.145
 """Height of a line of the caption."""
 

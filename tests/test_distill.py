@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -11,6 +14,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.jobs import Job
 from logit_distributions.make import distill, run
 from logit_distributions.make.options import Machine, Options
+from logit_distributions.store import places
 from paper import table2
 from tests import toy, toy_results
 
@@ -77,6 +81,33 @@ def test_other_targets_are_another_recipe(adopt, toy_world, toy_sheets):
     job.path.unlink()
     with pytest.raises(ReproError, match="no such targets; 'logitdist adopt --targets FILE NAME'"):
         run.make(job, Options(Machine("cpu")))
+
+
+def test_the_manipulation_of_the_guide_runs_end_to_end(toy_world, toy_sheets, capsys, monkeypatch):
+    """The example of CONTRIBUTING.md, with toy targets where the published ones lie."""
+    text = (places.ROOT / "CONTRIBUTING.md").read_text()
+    guide = re.search(r"## Try a manipulation\n.*?(?=\n## )", text, flags=re.DOTALL)[0]
+    (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) <= 10
+    data = images.load("cifar10", "train", toy_sheets)
+    logits = own(data.labels)
+    published = toy_world / "data" / "targets" / "cifar10-medium-at-seed0.nc"
+    published.parent.mkdir(parents=True)
+    labels = {"label": ("sample", data.labels), "index": ("sample", data.index)}
+    write(published, logits=(("sample", "class"), logits), **labels)
+    monkeypatch.chdir(toy_world)
+    exec(code, {})
+    (adopt, make, _) = re.findall(r"```\n(logitdist.*?)```", guide, flags=re.DOTALL)[0].splitlines()
+    arguments = [*shlex.split(adopt, comments=True)[1:], "--images", str(toy_sheets)]
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    student = capsys.readouterr().out.splitlines()[-1].split()[2]
+    make = make.replace("own-swapped-HASH", student).replace("medium", "small")
+    arguments = [*shlex.split(make)[1:], "--seed", "0", "--images", str(toy_sheets)]
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    taught, _ = distill.student_targets(Job("train", recipes.recipe(student), 0, 2))
+    before, after = np.argsort(-logits, 1), np.argsort(-taught, 1)
+    np.testing.assert_array_equal(after[:, [0, 2, 1, 3]], before[:, :4])
+    assert (toy_world / "results" / "logits" / f"{recipes.recipe(student).run(0)}.nc").exists()
 
 
 def wrong_files(folder, labels):

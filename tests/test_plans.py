@@ -197,3 +197,12 @@ def test_what_capacities_depend_on_is_measured_once_and_beside_the_paper():
         0,
         0,
     ]
+
+
+def test_checks_are_said_to_take_as_long_as_their_attacks():
+    speed = plans.Speed(dict.fromkeys(plans.METHODS, 0.0), 1.0, 16, "made up")
+    at = recipe("at", "medium")
+    assert plans.hours(Job("logits", at, 0), speed) == 1
+    steps = 2 * (7 * 100 + 10 + 20 + 50 + 500 + 5 * 100) + 5000 / 3
+    assert plans.hours(Job("masking", at, 0), speed) == pytest.approx(steps * 500 / (200 * 10_000))
+    assert plans.hours(Job("distances", at, 0), speed) == pytest.approx(9 * 200 * 1000 / 2e6)

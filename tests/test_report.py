@@ -36,6 +36,7 @@ def file(tmp_path_factory):
         patch.setenv("REPRO_BUILD", str(folder))
         patch.setenv("REPRO_DATA", str(folder / "data"))
         patch.setattr(report, "names", lambda: SHOWN)
+        patch.setattr(report.ours, "names", lambda: ["controls", "distances"])
         return report.write()
 
 
@@ -62,13 +63,20 @@ def test_tables_figures_verdicts_and_provenance_are_there(text):
     assert f"<code>{dataset.attrs['commit'][:10]}</code>" in text
     assert html.escape(dataset.attrs["recipe"]) in html.escape(html.unescape(text))
     assert '<th scope="row">Hybrid ST-AT</th>' in text
-    assert text.count("data:image/png") == 2  # Figure 2 and the test images
+    assert text.count("data:image/png") == 3  # Figure 2, the test images, and ours
     assert "epochs/cifar100-small-st-seed0.nc is missing; make it with" in text
     for claim in ("wholly-remove", "gap-few-above-five", "b4-st-mean", "C-minima"):
         assert f'id="claim-{claim}"' in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert str(STORED.parent) not in text
+
+
+def test_what_the_paper_does_not_have_is_a_group_of_its_own(text):
+    for name in ("controls-table", "controls-figure", "distances-table", "distances-figure"):
+        assert f'<section id="beyond-{name}"' in text
+    assert "<span>Beyond the paper</span>" in text
+    assert "make it with &#39;logitdist make distances/st" in text
 
 
 def test_the_tally_adds_up_and_says_when_rules_were_fixed(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -102,11 +103,14 @@ def figure() -> Figure:
             predicted(data)[right][held], radius(data)[right][held], s=4, alpha=0.4, lw=0,
             color=colour, label=label,
         )  # fmt: skip
-        for axes, values in ((gaps, data["gap"]), (slopes, data["gradient_l1"])):
-            some = np.maximum(values.values[right], 1e-3)
-            edges = np.geomspace(some.min(), some.max() * 1.001, 26)
-            axes.hist(some, edges, histtype="step", color=colour, label=label)
-            axes.set_xscale("log")
+    for axes, variable in ((gaps, "gap"), (slopes, "gradient_l1")):
+        values = {n: data[variable].values[data["natural"].values] for n, data in shown.items()}
+        every = np.maximum(np.concatenate(list(values.values())), 1e-3)
+        edges = np.geomspace(every.min(), 1.001 * every.max(), 41)
+        for name, some in values.items():
+            axes.hist(some, edges, histtype="step", color=style.COLOURS.get(name, style.GREEN))
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     ends = np.array(plane.get_xlim())
     plane.plot(ends.clip(0.25), ends.clip(0.25), color=style.GREY, lw=0.8)
     plane.set(xscale="log", yscale="log", xlabel="gap / slope (/255)", ylabel="radius (/255)")

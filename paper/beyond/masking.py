@@ -121,7 +121,8 @@ def figure() -> Figure:
     for colour, (name, read) in zip(PALETTE, by_name.items(), strict=False):
         by_eps = {0.0: read.natural, **read.by_eps}
         shown = {"color": colour, "marker": "o", "ms": 2.5, "lw": 1}
-        left.plot([eps + 0.5 for eps in by_eps], list(by_eps.values()), label=name, **shown)
+        label = selection.label(name)
+        left.plot([eps + 0.5 for eps in by_eps], list(by_eps.values()), label=label, **shown)
         middle.plot(list(read.by_iterations), list(read.by_iterations.values()), **shown)
         middle.plot(max(read.by_iterations), read.square, color=colour, marker="x", ls="")
     left.set_xscale("log")

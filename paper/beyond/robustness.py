@@ -192,7 +192,7 @@ def figure() -> Figure:
                     color=colour, marker=marker, s=16, alpha=0.75, lw=0,
                     label=kind if scale == scales[0] else None,
                 )  # fmt: skip
-        axes.set_xlabel(words)
+        axes.set_xlabel(words, fontsize=7.5)
         style.panel(axes, letter, "")
     panels.flat[-1].set_axis_off()
     for axes in panels[:, 0]:

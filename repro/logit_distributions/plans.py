@@ -308,10 +308,26 @@ def hours(job: Job, speed: Speed) -> float:
         return work * share * epochs * speed.epoch[wanted.method] if epochs else 0.0
     if job.kind == "targets":
         return work * share * job.passes * speed.epoch["standard"] / 3  # forward only
+    if job.kind in CHECKS:
+        return work * _attacks(job) * speed.evaluation
     if job.kind == "logits":
         attacked = recipes.evaluated_images(job.stage, wanted) or spec.count["test"]
         return work * attacked / _TEST * speed.evaluation
     return 0.0
+
+
+_QUERIES = 5000
+"""Of Square: passes forward, each a third of a step of the other attacks."""
+
+
+def _attacks(job: Job) -> float:
+    """Return how many evaluations of all test images a check is worth, if nothing is fooled."""
+    usual = 2 * recipes.Evaluation.iterations  # of two attacks
+    if job.kind == "masking":
+        steps = sum(2 * each.iterations * each.restarts for each in recipes.masking(job.recipe))
+        return (steps + _QUERIES / 3) / usual * recipes.MASKING_IMAGES / _TEST
+    rounds = 1 + math.log2(recipes.FARTHEST / recipes.RESOLUTION)
+    return rounds * recipes.DISTANCE_IMAGES / _TEST
 
 
 def minutes_to_ask_for(job: Job, speed: Speed) -> int:
