@@ -7,6 +7,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/repro:$(CURDIR)/kernels
 PYTHON ?= python3
 READER := .venv/reader
 FULL := .venv/full
+DOCS := build/docs
 
 FIGURES := $(basename $(notdir $(wildcard paper/figure*.py)))
 TABLES := $(basename $(notdir $(wildcard paper/table[0-9].py)))
@@ -45,9 +46,19 @@ audit: $(if $(RECOMPUTE),$(FULL),$(READER))/done ## Hold capacity by theory agai
 theory: $(FULL)/done ## Check Appendix C: errata, verdicts, proofs by machine
 	@$(FULL)/bin/python -m paper.appendix_c
 
+# Every public name is imported, as pdoc asks; what numpy means by ArrayLike would take three lines.
+define PDOC
+import numpy.typing
+numpy.typing.ArrayLike = type("ArrayLike", (), {"__module__": "numpy.typing"})
+from logit_distributions import *
+from pdoc.__main__ import cli
+cli()
+endef
+export PDOC
+
 docs: $(FULL)/done ## Write the pages of both packages' public names to build/docs
-	@$(FULL)/bin/python -c 'from logit_distributions import *; from pdoc.__main__ import cli; cli()' \
-		-d numpy -o build/docs logit_distributions manifold_capacity manifold_capacity.replica \
+	@$(FULL)/bin/python -c "$$PDOC" \
+		-d numpy -o $(DOCS) logit_distributions manifold_capacity manifold_capacity.replica \
 		'!logit_distributions\.' '!manifold_capacity\.(?!replica)'
 
 release: $(READER)/done ## Sources, results and all weights of the cache in build/release, with checksums
