@@ -271,14 +271,14 @@ def logit_rows(studies: list[LogitStudy]) -> list[tuple[str, ...]]:
         (
             s.run,
             str(s.count),
-            " / ".join(f"{q:.3g}" for q in s.ratio),
-            f"{s.ratio_small:.1%}",
-            f"{s.largest:.2f}",
-            f"{s.largest_wrong:.2f}",
+            " / ".join(_number(q, ".3g") for q in s.ratio),
+            _number(s.ratio_small, ".1%"),
+            _number(s.largest, ".2f"),
+            _number(s.largest_wrong, ".2f"),
             f"{s.wrong_above:.1%} (> {s.bound:.2f})",
             _explained(s.attacked),
             _explained(s.survivors),
-            f"{s.survivors.growing:.2%}",
+            _number(s.survivors.growing, ".2%"),
         )
         for s in studies
     ]
@@ -290,13 +290,13 @@ def step_rows(studies: list[StepStudy]) -> list[tuple[str, ...]]:
         (
             s.run,
             str(hard.count),
-            f"{eps:g}",
+            _number(eps, "g"),
             _explained(hard),
-            f"{hard.exponent:.2f}",
+            _number(hard.exponent, ".2f"),
             hard.shape,
-            f"{hard.growing:.2%}",
-            f"{soft.growing:.2%}",
-            f"{mean.growing:.2%}",
+            _number(hard.growing, ".2%"),
+            _number(soft.growing, ".2%"),
+            _number(mean.growing, ".2%"),
         )
         for s in studies
         for eps, hard, soft, mean in zip(s.eps, s.hard, s.soft, s.mean, strict=True)
@@ -304,7 +304,12 @@ def step_rows(studies: list[StepStudy]) -> list[tuple[str, ...]]:
 
 
 def _explained(fit: Fit) -> str:
-    return f"{fit.linear:.3f} / {fit.quadratic:.3f}"
+    return f"{_number(fit.linear, '.3f')} / {_number(fit.quadratic, '.3f')}"
+
+
+def _number(value: float, form: str) -> str:
+    """Return a formatted number, a dash for what is not known."""
+    return format(value, form) if np.isfinite(value) else "–"
 
 
 def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
