@@ -259,7 +259,7 @@ def overlap_curves(
                 label=name if line == "-" else None,
             )  # fmt: skip
     axes.plot([], [], color="#555555", linestyle="--", label="another image\nof the class")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=7, loc="lower right", ncols=2, handlelength=1.6)
     axes.set(xlabel="k", ylabel="AO@k (%)", ylim=(None, 101))
     if len(k) <= 10:
         axes.set_xticks(k)
