@@ -208,11 +208,13 @@ def _plane(axes: Any, runs: selection.Selection) -> None:
     if others:
         axes.scatter(*np.array(others).T, color=style.GREY, s=9, alpha=0.4, lw=0, zorder=1)
     means = {name: points.mean(0) for name, points in shown.items()}
+    by_natural = sorted(shown, key=lambda name: means[name][0])
     for name, points in shown.items():
         colour = COLOURS.get(name, style.PURPLE if _regularizer(name) else style.GREEN)
         axes.scatter(*points.T, color=colour, s=20, alpha=0.85, lw=0, zorder=3)
+        up = 4 + 9 * (by_natural.index(name) % 2)  # names of neighbours on two lines
         axes.annotate(
-            selection.label(name), means[name], (4, 4), textcoords="offset points", fontsize=7
+            selection.label(name), means[name], (4, up), textcoords="offset points", fontsize=7
         )
     for before, after in (*CHANGES, *(("st", name) for name in shown if _regularizer(name))):
         if before in means and after in means:

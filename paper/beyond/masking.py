@@ -17,17 +17,6 @@ PALETTE = (
 )  # fmt: skip
 
 
-def measured() -> tuple[str, dict[str, xr.Dataset]]:
-    """Return the first scale that has any network measured, and its datasets by recipe.
-
-    Raises
-    ------
-    Missing
-        If none was measured.
-    """
-    return stored("masking")
-
-
 def stored(stage: str) -> tuple[str, dict[str, xr.Dataset]]:
     """Return the first scale of which a stage is stored, and its datasets by recipe.
 
@@ -45,13 +34,13 @@ def stored(stage: str) -> tuple[str, dict[str, xr.Dataset]]:
         }
         if datasets:
             return scale, datasets
-    store.need(stage, recipes.TEACHERS[0], scale=selection.scales()[-1])
-    raise AssertionError
+    name, scale = recipes.TEACHERS[0], selection.scales()[-1]
+    return scale, {name: store.need(stage, name, scale=scale)[0]}  # which there is none of
 
 
 def readings() -> tuple[str, dict[str, Masking]]:
     """Return the scale, and what the checks read of each network."""
-    scale, datasets = measured()
+    scale, datasets = stored("masking")
     return scale, {
         name: masking(data, {n: other for n, other in datasets.items() if n != name})
         for name, data in datasets.items()
@@ -62,7 +51,7 @@ def table() -> tables.Table:
     """Return what each check finds of each network, and a sentence on it."""
     scale, by_name = readings()
     rows = [_row(name, read) for name, read in by_name.items()]
-    _, datasets = measured()
+    _, datasets = stored("masking")
     images = next(iter(datasets.values())).sizes["sample"]
     notes = [
         f"Scale {scale}, seed 0, first {images:,} test images, in percent of them; APGD-CE then "
@@ -102,7 +91,7 @@ def _waits(stage: str, absent: list[str], scale: str) -> str:
 def figure() -> Figure:
     """Return accuracy against radius and iterations, and the transfer of adversarial images."""
     scale, by_name = readings()
-    _, datasets = measured()
+    _, datasets = stored("masking")
     masked = [selection.label(name) for name, read in by_name.items() if read.signs]
     verdict = f"Signs of masked gradients: {', '.join(masked) if masked else 'on none of them'}."
     drawing = style.canvas(
