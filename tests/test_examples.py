@@ -48,7 +48,7 @@ def test_the_python_examples_run(robustbench, tmp_path, monkeypatch, capsys):
     assert "AT, scale small" in printed
     assert "\n1.0\n" in printed
     assert names["capacity"].sizes["layer"] == 2
-    assert re.search(r"^theirs +20 +AutoAttack 8/255 +\d", printed, flags=re.MULTILINE)
+    assert re.search(r"^theirs +20 +APGD 8/255 +\d", printed, flags=re.MULTILINE)
     (line,) = re.findall(r"`python -m paper.(figure2) (theirs.nc .*?)`", TEXT)
     shown = [each.replace("data/", f"{STORED}/") for each in line[1].split()]
     monkeypatch.setenv("REPRO_BUILD", str(tmp_path / "build"))
