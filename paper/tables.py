@@ -237,8 +237,9 @@ def accuracy_row(
 
 def scale_note(runs: Selection, ours: Accuracies) -> str:
     """Return one line on what the numbers of a scale were made from, one row's for all."""
+    plural = "s" if len(ours.seeds) > 1 else ""
     return (
-        f"{runs.setting()}; seeds {', '.join(map(str, ours.seeds))}; "
+        f"{runs.setting()}; seed{plural} {', '.join(map(str, ours.seeds))}; "
         f"{ours.samples:,} test images each."
     )
 
