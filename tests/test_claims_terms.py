@@ -229,3 +229,15 @@ def test_the_epoch_of_at(world):
     at.unlink()
     terms.forget()
     assert list(evaluate('mean("max", "st", epoch="at", part="test")').values) == [(0,)]
+
+
+def test_an_interval_may_end_at_infinity():
+    draws = np.full(1 + terms.RESAMPLES, np.inf)
+    draws[1 : 1 + terms.RESAMPLES // 2] = np.arange(terms.RESAMPLES // 2)
+    low, high = terms.Estimate({(0,): draws}, 100).interval
+    assert low == pytest.approx(0.025 * terms.RESAMPLES, abs=1)
+    assert high == np.inf
+    assert terms.Estimate({(0,): np.full(1 + terms.RESAMPLES, np.inf)}, 100).interval == (
+        np.inf,
+        np.inf,
+    )

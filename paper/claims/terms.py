@@ -149,7 +149,12 @@ class Estimate:
         draws = np.mean(list(self.units.values()), 0)[1:]
         if not self.images and np.all(draws == draws[0]):
             return min(self.values.values()), max(self.values.values())
-        low, high = np.quantile(draws, (0.025, 0.975))
+        if np.isfinite(draws).all():
+            low, high = np.quantile(draws, (0.025, 0.975))
+        else:  # a ratio to nothing: between two infinite values none is interpolated
+            low, high = np.sort(draws)[
+                np.rint(np.array((0.025, 0.975)) * (len(draws) - 1)).astype(int)
+            ]
         return float(low), float(high)
 
 
