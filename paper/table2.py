@@ -47,6 +47,8 @@ def _table(reported: dict[str, Any], selected: list[selection.Selection]) -> tab
                 f"The averaged targets get {tables.in_percent(np.array(errors))} % of the training "
                 "images wrong (paper: 19.6 ± 0.6)."
             )
+        if runs is not selected[0]:  # what the smaller ones show is Table S's
+            continue
         notes += _order_notes(runs.scale, measured, reported)
         notes += [
             _effect(reported[name]["label"], runs[name], runs["normal"])

@@ -9,7 +9,7 @@ import xarray as xr
 from logit_distributions import recipes, store
 from logit_distributions.read import distribution
 from logit_distributions.store import places
-from paper import table1, table2, table3, tableS, tables, tableV
+from paper import selection, table1, table2, table3, tableS, tables, tableV
 from tests import toy_results
 
 
@@ -34,7 +34,8 @@ def test_printed_numbers_are_those_of_the_datasets():
 def test_table_2_tells_both_orders_and_both_noises():
     notes = " ".join(table2.make().notes)
     assert "natural: the paper Normal < Fix-1 (perm) < Hybrid ST-AT < Correct-fix-1 (perm)" in notes
-    student, normal = (store.find("logits", n, scale="small") for n in ("hybrid", "normal"))
+    runs = selection.printed("logits", list(tables.reported("table2")))[0]
+    student, normal = runs["hybrid"], runs["normal"]
     differences = np.array(
         [
             a["robust"].values[-1].astype(float) - b["robust"].values[-1]
