@@ -121,7 +121,7 @@ def test_table_2_is_printed_while_a_run_goes_on(write):
     made = table2.make()
     assert len(made.rows) == 4
     assert not any("±" in row[3] for row in made.rows)
-    assert "seeds 0; 120 test images" in made.notes[1]
+    assert "seed 0; 120 test images" in made.notes[1]
     assert "targets get 25.00 % of the training images wrong" in made.notes[2]
     assert made.notes[3].startswith("Scale small, adversarial: the paper Normal > Fix-1 (perm) >")
     assert made.notes[4].endswith("of 1 seeds.")
