@@ -74,6 +74,10 @@ class Artefact:
     attacks: list[str] = field(default_factory=list)
 
 
+ON_CIFAR100 = ("figureB4", "figureB5", "figureB6")
+"""Figures of the teachers on CIFAR-100."""
+
+
 def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
     """Return a table or a figure, or what it lacks, with the verdicts that belong to it."""
     kind, number = title(name).partition(":")[0].split(" ")
@@ -123,6 +127,12 @@ def _behind(name: str) -> list[xr.Dataset]:
     """
     if name == "tableV":
         return [each for each, _ in tableV.verified()] + [each for _, each in tableV.verified()]
+    if name in ON_CIFAR100:
+        try:
+            teachers = selection.select("logits", recipes.TEACHERS, "cifar100", paired=False)
+        except store.Missing:
+            return []
+        return [each for some in teachers.by_name.values() for each in some]
     plan = {"table3": "table2", "tableS": "table2"}.get(name, name)
     if plan not in plans.SHOWN:
         return []

@@ -68,6 +68,10 @@ def test_tables_figures_verdicts_and_provenance_are_there(text):
     dataset = store.open_dataset(STORED / "logits" / "cifar10-small-hybrid-seed0.nc")
     assert f"<code>{dataset.attrs['commit'][:10]}</code>" in text
     assert html.escape(dataset.attrs["recipe"]) in html.escape(html.unescape(text))
+    for name in report.ON_CIFAR100:  # of two data sets no more than one is behind a figure
+        behind = report._behind(name)
+        assert {each.attrs["dataset"] for each in behind} == {"cifar100"}
+        assert all(f"logits/{each.attrs['run']}.nc" in text for each in behind)
     assert '<th scope="row">Hybrid ST-AT</th>' in text
     assert text.count("data:image/png") == 3  # Figure 2, the test images, and ours
     assert "epochs/cifar100-small-st-seed0.nc is missing; make it with" in text
