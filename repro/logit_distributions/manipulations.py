@@ -116,11 +116,15 @@ def correct(logits: Logits, labels: Labels) -> Logits:
     >>> correct(np.array([[3.0, 1.0, 2.0]]), np.array([1]))
     array([[1., 3., 2.]])
     """
+    return _swapped(logits, ranking(logits)[:, 0], labels)
+
+
+def _swapped(logits: Logits, first: Labels, second: Labels) -> Logits:
+    """Return a copy with the logits of two classes of each sample swapped, which may be one."""
     rows = np.arange(len(logits))
-    predicted = ranking(logits)[:, 0]
     result = logits.copy()
-    result[rows, predicted] = logits[rows, labels]
-    result[rows, labels] = logits[rows, predicted]
+    result[rows, first] = logits[rows, second]
+    result[rows, second] = logits[rows, first]
     return result
 
 
@@ -141,15 +145,10 @@ def mistake(logits: Logits, labels: Labels, seed: int) -> Logits:
     ndarray, shape (n, classes)
         The same multiset of values in every row.
     """
-    rows = np.arange(len(logits))
     predicted = ranking(logits)[:, 0]
     drawn = np.random.default_rng(seed).integers(0, logits.shape[1] - 1, len(logits))
     drawn += drawn >= labels  # any class but the true one
-    drawn = np.where(predicted == labels, predicted, drawn)
-    result = logits.copy()
-    result[rows, predicted] = logits[rows, drawn]
-    result[rows, drawn] = logits[rows, predicted]
-    return result
+    return _swapped(logits, predicted, np.where(predicted == labels, predicted, drawn))
 
 
 def hybrid(values: Logits, ranks: Logits) -> Logits:
