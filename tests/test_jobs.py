@@ -109,3 +109,9 @@ def test_a_given_network_is_not_trained(monkeypatch):
 def test_what_names_no_job_is_one_line(text, problem):
     with pytest.raises(ReproError, match=problem):
         jobs.parse(text, SCALES["small"])
+
+
+@pytest.mark.parametrize("stage", ["capacity/foo", "logits/foo"])
+def test_a_variant_that_is_none_is_refused_before_anything_is_trained(stage):
+    with pytest.raises(ReproError, match=r"unknown .*foo.*: expected one of "):
+        jobs.parse(f"{stage}/at", SCALES["small"])

@@ -15,6 +15,8 @@ from logit_distributions.recipes import (
     Distillation,
     Recipe,
     Scale,
+    evaluation,
+    manifolds,
     recipe,
     scale_of,
 )
@@ -195,6 +197,10 @@ def parse(
             f"unknown stage {stage!r} in {text!r}: expected one of {', '.join(KINDS)}, or a "
             "variant such as logits/odi or capacity/class"
         )
+    if kind == "capacity":
+        manifolds(stage, wanted)  # is there such a stage?
+    elif kind == "logits":
+        evaluation(stage, wanted)
     epoch = wanted.epochs if kind == "train" else None
     if number:
         kept = choice.kept_epochs(wanted)
