@@ -45,41 +45,52 @@ def write(folder: Path) -> Path:
     if folder.exists() and not (folder / files.REGISTRY).exists():
         raise ReproError(f"{folder}: expected a release or nothing, got another folder")
     commit = _commit()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    _git("archive", "--format=tar.gz", f"--prefix={SOURCES.partition('.')[0]}/",
-         "-o", str(folder / SOURCES), "HEAD", "--", ".", ":!data")  # fmt: skip
-    for source, target in (*_results(), *_weights()):
-        if faults := store.validate(source):
-            raise ReproError(f"{source}: {faults[0]}")
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, folder / target)
-    text = ABOUT.format(source=SOURCES, commit=commit, registry=files.REGISTRY)
-    (folder / "README.txt").write_text(text, encoding="utf-8")
-    inside = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{files.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in inside]
-    (folder / files.REGISTRY).write_text("".join(lines), encoding="utf-8")
+    part = folder.with_name(f"{folder.name}-unfinished")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _fill(part, commit)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
+def _fill(folder: Path, commit: str) -> None:
+    prefix = SOURCES.partition(".")[0]
+    sources = _git("archive", "--format=tar.gz", f"--prefix={prefix}/", "HEAD", "--", ".", ":!data")
+    with files.atomic(folder / SOURCES) as temporary:
+        temporary.write_bytes(sources)
+    for source, target in (*_results(), *_weights()):
+        if faults := store.validate(source):
+            raise ReproError(f"{source}: {faults[0]}")
+        with files.atomic(folder / target) as temporary:
+            shutil.copyfile(source, temporary)
+    with files.atomic(folder / "README.txt") as temporary:
+        text = ABOUT.format(source=SOURCES, commit=commit, registry=files.REGISTRY)
+        temporary.write_text(text, encoding="utf-8")
+    inside = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{files.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in inside]
+    with files.atomic(folder / files.REGISTRY) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
 def _commit() -> str:
-    commit = _git("rev-parse", "HEAD")
-    if changed := _git("status", "--porcelain", "--untracked-files=no"):
+    commit = _git("rev-parse", "HEAD").decode().strip()
+    if changed := _git("status", "--porcelain", "--untracked-files=no").decode():
         first = changed.splitlines()[0].split()[-1]
         raise ReproError(f"expected a checkout without changes, got some in {first}; commit them")
     return commit
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(places.ROOT), *arguments], capture_output=True, text=True
-    )
+def _git(*arguments: str) -> bytes:
+    done = subprocess.run(["git", "-C", str(places.ROOT), *arguments], capture_output=True)
     if done.returncode:
         raise ReproError(
             f"{places.ROOT}: expected a git checkout, got 'git {arguments[0]}': "
-            f"{done.stderr.strip() or done.returncode}"
+            f"{done.stderr.decode(errors='replace').strip() or done.returncode}"
         )
-    return done.stdout.strip()
+    return done.stdout
 
 
 def _results() -> Iterator[tuple[Path, Path]]:

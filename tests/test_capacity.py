@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import re
 
 import numpy as np
@@ -475,21 +474,6 @@ class Scaled(nn.Module):
 
     def forward(self, images):
         return self.scale * self.inner(images)
-
-
-@pytest.mark.parametrize("error", [EOFError("Ran out of input"), pickle.UnpicklingError("cut")])
-def test_a_damaged_cache_of_kernels_is_one_line(error, network, pixels, monkeypatch):
-    def damaged(*arguments):
-        raise error
-
-    monkeypatch.setattr(manifolds, "measure", damaged)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/some/cache")
-    with pytest.raises(ReproError) as refused:
-        layer_capacity(network, *pixels, layers=["pool"], manifolds=TINY, **QUIET)
-    assert str(refused.value) == (
-        "numba's cache of compiled kernels is damaged, likely by a kill or a full disk; delete "
-        "/some/cache"
-    )
 
 
 REFUSED = {

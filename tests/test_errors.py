@@ -19,10 +19,12 @@ from matplotlib.figure import Figure
 
 from logit_distributions import bench, errors, images, store
 from logit_distributions.errors import ReproError
+from logit_distributions.make import trust
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.network import ResNet18
 from logit_distributions.store import files, places
-from paper import style, tables
+from paper import release, report, style, tables
+from paper.appendix_c import page
 from tests import toy
 from tests.test_store import dataset
 
@@ -140,6 +142,11 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "figure": lambda data: style.save("toy", figure),
     "table": lambda data: tables.Table("table1", ("a",), [("b",)]).save(data, "table1"),
     "speed": lambda data: bench.write_json(data / "speed.json", {"width": 8}),
+    "layer": lambda data: store.write_file(dataset(5000), data / "manifolds" / "pool.nc"),
+    "trust": lambda data: trust.trust("mine:make", "0" * 64),
+    "page": lambda data: page.write(),
+    "report": lambda data: report.write(),
+    "release": lambda data: release.write(data / "release"),
 }
 PLACES = ("full", "read-only", "limited")
 
@@ -147,6 +154,9 @@ PLACES = ("full", "read-only", "limited")
 def attempt(name: str, place: str, folder: Path) -> tuple[int, str, list[str]]:
     """Write into a folder that cannot take it; return the exit code, what is said, what is left."""
     os.environ |= {f"REPRO_{each}": str(folder) for each in ("DATA", "CACHE", "BUILD")}
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    page.PAGE, page.page, report.page = folder / "page.md", lambda: ["page"], lambda: "page"
+    release._commit, release._git = lambda: "0", lambda *arguments: b"sources"  # of no checkout
     if place == "limited":
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     said = io.StringIO()

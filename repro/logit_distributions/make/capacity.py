@@ -12,8 +12,6 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
-import pickle
 import shutil
 import sys
 import tempfile
@@ -31,7 +29,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import manifold_capacity
 from logit_distributions import images, recipes, store
 from logit_distributions.errors import ReproError, brief
 from logit_distributions.images import ImageSet
@@ -488,7 +485,8 @@ def analyse(
     name : str
         Of the network, for progress and the folder in the cache.
     options : Options
-        The network runs in float32. The budget is asked before every layer.
+        The network runs in float32. The budget is asked before every manifold, where what goes
+        on begins with the first, and before every layer.
     layers : sequence of str, optional
         Default: `default_layers`.
     folder : Path, optional
@@ -517,6 +515,7 @@ def analyse(
             for number, each in Bar(
                 made, f"{name} {settings.kind}", count, disable=not options.progress
             ):
+                options.budget.check(f"manifold {number} of {name}")
                 numbers.append(number)
                 yield each
 
@@ -529,11 +528,6 @@ def analyse(
                 one = measure(recorded.pop(layer), settings, options.threads)
             except ValueError as error:
                 raise ReproError(f"{name}, layer {layer}: {brief(error)}") from error
-            except (EOFError, pickle.UnpicklingError) as error:
-                raise ReproError(
-                    "numba's cache of compiled kernels is damaged, likely by a kill or a full "
-                    f"disk; delete {_numba_cache()}"
-                ) from error
             one["features"] = np.int32(sizes[layer])
             one["exemplar"] = ("manifold", np.array(numbers, np.int32))
             one["seconds"] = time.monotonic() - began
@@ -571,12 +565,6 @@ def _unfinished(
             device = str(tensor.device)
     digest.update(natural_logits(model, data.images[:8], device).tobytes())
     return places.cache() / "manifolds" / f"{name}-{digest.hexdigest()[:16]}"
-
-
-def _numba_cache() -> str:
-    """Return the folder in which numba keeps what it compiled, beside the kernels by default."""
-    beside = Path(str(manifold_capacity.__file__)).parent / "__pycache__"
-    return os.environ.get("NUMBA_CACHE_DIR") or f"{beside}/*.nb*"
 
 
 def again(dataset: xr.Dataset, checkpoint: Checkpoint, layer: str) -> tuple[xr.Dataset, xr.Dataset]:
