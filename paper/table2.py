@@ -98,7 +98,7 @@ def _order_notes(
         values = np.array([getattr(ours, kind) for ours in measured.values()])
         paper = np.array([reported[name][kind][0] for name in measured])
         order, ours = np.argsort(paper), np.argsort(values.mean(1), kind="stable")
-        holds = int((np.diff(values[order], axis=0) >= 0).all(axis=0).sum())
+        holds = int((np.diff(values[order], axis=0) > 0).all(axis=0).sum())  # a tie is no order
         if sign == ">":
             order, ours = order[::-1], ours[::-1]
         labels = [reported[name]["label"] for name in measured]

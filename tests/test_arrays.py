@@ -111,7 +111,8 @@ def numbers(count):
         ),
         (
             {"logits": np.zeros((40, 10), int)},
-            "logits: expected floating-point numbers, got int64",
+            "logits: expected floating-point numbers, got int64; if these are logits, give "
+            ".astype('float32')",
         ),
         (
             {"adversarial_logits": np.zeros((40, 9))},

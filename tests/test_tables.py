@@ -46,6 +46,14 @@ def test_table_2_tells_both_orders_and_both_noises():
     assert f"adversarial {100 * differences.mean():+.2f} ({images:.2f} from images, " in notes
 
 
+def test_students_that_tie_are_in_no_order():
+    reported = tables.reported("table2")
+    tie = np.zeros(2)
+    measured = dict.fromkeys(reported, tables.Accuracies(tie, tie, (0, 1), 10, (1, 1)))
+    for note in table2._order_notes("toy", measured, reported):
+        assert note.endswith("the paper's order in 0 of 2 seeds.")
+
+
 def test_table_s_says_what_moves_towards_the_paper(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     for scale, right in (("small", 30), ("medium", 60)):

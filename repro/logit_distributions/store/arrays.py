@@ -150,7 +150,10 @@ def _logits(
         )
     # bfloat16, which numpy itself does not have, is of kind V
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-        raise ReproError(f"{name}: expected floating-point numbers, got {array.dtype}")
+        likely = (
+            "; if these are logits, give .astype('float32')" if array.dtype.kind in "iu" else ""
+        )
+        raise ReproError(f"{name}: expected floating-point numbers, got {array.dtype}{likely}")
     with np.errstate(over="ignore"):
         logits: NDArray[np.float32] = array.astype(np.float32)
     if not (finite := np.isfinite(logits).all(1)).all():
