@@ -297,9 +297,9 @@ def test_a_seed_is_held_to_its_name(data):
 
 def published(data: Path) -> dict[str, Path]:
     """Return one registered file of each kind that is stored."""
-    run = "cifar10-small-st-seed0"
     names = {
-        "dataset": f"logits/{run}.nc", "checkpoint": f"checkpoints/{run}.safetensors",
+        "dataset": "logits/cifar10-small-st-seed0.nc",
+        "checkpoint": "checkpoints/cifar10-small-at-seed0.safetensors",
         "sheet": "images/cifar10-test-first-1000.png",
     }  # fmt: skip
     for name in names.values():
@@ -355,7 +355,7 @@ def test_files_and_lines_belong_together(data):
     (data / "README.md").write_text("about")
     (data / "logits" / ".x.part").write_text("left by a kill")
     other = stored("at", 0)
-    weights.rename(weights.with_name("cifar10-small-at-seed0.safetensors"))
+    weights.rename(weights.with_name("cifar10-small-st-seed0.safetensors"))
     named = problems(data)
     assert named.pop(other.name) == [
         "no line in SHA256SUMS; the next 'logitdist make' that wants it adds it"
@@ -363,8 +363,8 @@ def test_files_and_lines_belong_together(data):
     gone = ["listed in SHA256SUMS, but not there; likely deleted or renamed"]
     assert named.pop(weights.name) == gone
     assert (
-        "expected the run cifar10-small-at-seed0"
-        in named.pop("cifar10-small-at-seed0.safetensors")[0]
+        "expected the run cifar10-small-st-seed0"
+        in named.pop("cifar10-small-st-seed0.safetensors")[0]
     )
     assert named == {}
     assert problems(data / "images") == {}
@@ -376,7 +376,7 @@ def test_files_and_lines_belong_together(data):
 
 
 def test_weights_that_no_registry_knows_are_held_to_their_seal_and_name(data, tmp_path):
-    name = "cifar10-small-st-seed0.safetensors"
+    name = "cifar10-small-at-seed0.safetensors"
     path = data / "checkpoints" / name
     path.parent.mkdir()
     shutil.copy(STORED / "checkpoints" / name, path)

@@ -31,12 +31,12 @@ def first_test_images() -> images.ImageSet:
     )
 
 
-def _stored(name: str):
-    return store.open_dataset(STORED / "logits" / f"cifar10-small-{name}-seed0.nc", "logits")
+def _stored(name: str, scale: str = "medium"):
+    return store.open_dataset(STORED / "logits" / f"cifar10-{scale}-{name}-seed0.nc", "logits")
 
 
-def _checkpoint(name: str) -> Checkpoint:
-    return Checkpoint.load(STORED / "checkpoints" / f"cifar10-small-{name}-seed0.safetensors")
+def _checkpoint(name: str, scale: str = "medium") -> Checkpoint:
+    return Checkpoint.load(STORED / "checkpoints" / f"cifar10-{scale}-{name}-seed0.safetensors")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,7 +84,7 @@ def test_logits_by_epoch_end_in_the_evaluated_ones():
 
 
 def test_verdicts_agree_with_the_official_implementation(capsys):
-    model, data = _checkpoint("at").model(10), first_test_images()
+    model, data = _checkpoint("at", "small").model(10), first_test_images()
     found = attack.verdicts(
         model,
         to_float(torch.from_numpy(data.images)),
@@ -92,7 +92,7 @@ def test_verdicts_agree_with_the_official_implementation(capsys):
         torch.arange(1000),
         recipes.Evaluation(engine="autoattack"),
     )
-    official, ours = found.robust[-1].numpy(), _stored("at")["robust"].values[-1, :1000]
+    official, ours = found.robust[-1].numpy(), _stored("at", "small")["robust"].values[-1, :1000]
     with capsys.disabled():
         print(
             f"\nadversarial accuracy of 1,000 images: official {official.mean():.2%}, "

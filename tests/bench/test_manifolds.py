@@ -30,7 +30,7 @@ LAYERS = ("layer1.1", "layer4.0")
 @pytest.fixture(scope="module")
 def activations():
     """Activations of ST, adversarial manifolds, P = M = 50."""
-    weights = STORED / "checkpoints" / "cifar10-small-st-seed0.safetensors"
+    weights = STORED / "checkpoints" / "cifar10-medium-st-seed0.safetensors"
     model, settings = Checkpoint.load(weights).model(10), recipes.Manifolds()
     data = images.stored("cifar10")
     points = (each for _, each in manifolds.manifolds(copy.deepcopy(model), data, settings))
