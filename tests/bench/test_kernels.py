@@ -362,13 +362,14 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("method", ["kernel", "our QP bisection", "correlated_capacity"])
 def test_simulated_capacity(benchmark, request, method, shape):
-    """Time 100 draws; the others are timed with 2 repeats per n and scaled to 100.
+    """Time 100 draws; the others are timed with 20 or 2 repeats per n and scaled to 100.
 
     With R repeats p(n) = 1/2 is found to within a standard error of 0.5 / √R over the slope of
     p, which is that of the median of as many draws: equal numbers give equal intervals.
     """
     benchmark.group = "simulated capacity, " + shape
     manifolds = SHAPES[shape]()
+    repeats = 20 if len(manifolds) <= 40 else 2
     if method == "kernel":
         found = benchmark.pedantic(
             simulated.simulated_capacity, (manifolds,), rounds=2, warmup_rounds=1
@@ -377,12 +378,12 @@ def test_simulated_capacity(benchmark, request, method, shape):
     elif len(manifolds) > 60:
         pytest.skip("an hour")
     elif method == "our QP bisection":
-        n = benchmark.pedantic(fresh_bisection, (manifolds, 2), rounds=1)
-        text, per = f"{len(manifolds) / n:.3f}", 2 / 100
+        n = benchmark.pedantic(fresh_bisection, (manifolds, repeats), rounds=1)
+        text, per = f"{len(manifolds) / n:.3f}", repeats / 100
     else:
         public = correlated_capacity(request.config.getoption("--correlated"))
-        found = benchmark.pedantic(public, (list(manifolds), 2), rounds=1)
-        text, per = f"{found[0]:.3f}", 2 / 100
+        found = benchmark.pedantic(public, (list(manifolds), repeats), rounds=1)
+        text, per = f"{found[0]:.3f}", repeats / 100
     report(benchmark, f"{method}: {text}", per=per, unit="s per 100 draws", scale=1)
 
 
