@@ -374,7 +374,7 @@ def beyond() -> list[Artefact]:
     """Return what the paper does not have, in a group of its own: tables and figures."""
     return [
         Artefact(
-            f"beyond-{name}-{kind}", title(full), "Beyond the paper", f"{name} ({kind})", [],
+            f"beyond-{name}-{kind}", title(full), "Beyond the paper", name, [],
             **_content(full, kind, getattr(script, kind)),
         )
         for name in ours.names()
