@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Callable
@@ -13,6 +14,15 @@ def title(name: str) -> str:
     """Return the title of a table or figure, which is the first line of its script."""
     text = importlib.import_module(f"paper.{name}").__doc__ or ""
     return text.partition("\n")[0].removesuffix(".")
+
+
+def parser_of(command: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of ``python -m COMMAND``, which takes ``--debug`` and explains itself."""
+    made = argparse.ArgumentParser(
+        f"python -m {command}", description=(description or "").partition("\n")[0]
+    )
+    made.add_argument("--debug", action="store_true", help="show tracebacks")
+    return made
 
 
 def exit_code(name: str, command: Callable[[], int]) -> int:

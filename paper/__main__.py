@@ -10,7 +10,7 @@ from pathlib import Path
 from logit_distributions import store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import places
-from paper import exit_code, style, tables
+from paper import exit_code, parser_of, style, tables
 
 KINDS = ("table", "figure")
 
@@ -37,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         1 if one could not be made, unless it was not named and only its data are not stored.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    named = [name for name in given if name != "--debug"]
+    parser = parser_of("paper", "Make tables and figures, by default all, into the build folder.")
+    about = f"tables, figures, or of {', '.join(names())}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=about)
+    named: list[str] = parser.parse_args(arguments).names
     groups = {f"{kind}s": [n for n in names() if n.startswith(kind)] for kind in KINDS}
     wanted = [name for each in named or groups for name in groups.get(each, [each])]
     if unknown := [name for name in wanted if name not in names()]:

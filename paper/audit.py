@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -30,7 +29,7 @@ from logit_distributions.read.capacity import (
     table,
 )
 from logit_distributions.recipes import CAPACITY_STAGES, Manifolds, recipe
-from paper import exit_code, selection
+from paper import exit_code, parser_of, selection
 
 Array = NDArray[np.float64]
 
@@ -275,11 +274,10 @@ def agreement(old: xr.Dataset, new: xr.Dataset, say: Callable[[str], Any]) -> bo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the audit and return the exit code: 1 if what is measured again does not agree."""
-    parser = argparse.ArgumentParser("python -m paper.audit", description=__doc__.splitlines()[0])
+    parser = parser_of("paper.audit", __doc__)
     parser.add_argument(
         "--recompute", action="store_true", help="measure a layer of a stored network again first"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     return exit_code("audit", lambda: _print(parsed.recompute))
 

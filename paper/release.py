@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from logit_distributions import store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper import exit_code
+from paper import exit_code, parser_of
 
 SOURCES = "logit-distributions.tar.gz"
 
@@ -109,8 +109,9 @@ def _weights() -> Iterator[tuple[Path, Path]]:
             yield path, "weights" / path.relative_to(cache)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the release into the build folder and print where, how many files and how large."""
+    parser_of("paper.release", __doc__).parse_args(arguments)
 
     def command() -> int:
         folder = write(places.build() / "release")

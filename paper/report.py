@@ -12,7 +12,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from PIL import Image
 from logit_distributions import plans, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper import exit_code, selection, style, tables, tableV, title
+from paper import exit_code, parser_of, selection, style, tables, tableV, title
 from paper.__main__ import names
 from paper.beyond import __main__ as ours
 from paper.claims import placebo
@@ -415,8 +415,9 @@ def write() -> Path:
     return path
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report and print its path and size."""
+    parser_of("paper.report", __doc__).parse_args(arguments)
 
     def command() -> int:
         path = write()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import re
 import textwrap
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper import exit_code
+from paper import exit_code, parser_of, title
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -171,7 +172,10 @@ def main(
     of_files : callable, optional
         Returns the figure of such files; a figure without it takes none.
     """
-    paths = [each for each in arguments if each != "--debug"]
+    parser = parser_of(f"paper.{name}", title(name))
+    about = "datasets of other networks to draw" if of_files else argparse.SUPPRESS
+    parser.add_argument("paths", nargs="*", metavar="FILE", help=about)
+    paths: list[str] = parser.parse_args(arguments).paths
 
     def command() -> int:
         saved, drawn = name, make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import functools
 import io
@@ -20,7 +19,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.read import distribution
 from logit_distributions.recipes import Evaluation
 from logit_distributions.store import files, places
-from paper import exit_code, title
+from paper import exit_code, parser_of, title
 from paper.selection import Selection
 
 
@@ -131,8 +130,7 @@ def main(
         Returns the table of any scale, a variation or a given teacher; a table without it has no
         such option.
     """
-    parser = argparse.ArgumentParser(f"python -m paper.{name}", description=title(name))
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser = parser_of(f"paper.{name}", title(name))
     if of_scale is not None:
         parser.add_argument(
             "--scale", help="such as small+eps4 or small+given-NAME, as 'logitdist make' takes it"

@@ -1,11 +1,13 @@
 """Readers need no torch: everything right of the datasets runs where it is not installed."""
 
+import runpy
 import subprocess
 import sys
 
 import pytest
 
 from logit_distributions.store import places
+from paper.__main__ import names
 
 WITHOUT_TORCH = """
 import runpy, sys
@@ -51,3 +53,23 @@ def test_training_without_torch_says_what_to_install(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "install the extra 'train'" in done.stderr
+
+
+COMMANDS = ("", ".beyond", ".claims", ".audit", ".appendix_c", ".report", ".release")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *(f".{each}" for each in names())])
+def test_every_command_explains_itself(name, monkeypatch, capsys):
+    def called_with(argument: str) -> int:
+        for module in (f"paper{name}", f"paper{name}.__main__"):
+            if name or module.endswith("__main__"):
+                monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.setattr(sys, "argv", [f"paper{name}", argument])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_module(f"paper{name}", run_name="__main__")
+        return left.value.code
+
+    assert called_with("--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m paper{name} [-h] [--debug]")
+    assert called_with("--wrong") == 2
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: --wrong\n")

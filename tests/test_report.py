@@ -30,7 +30,8 @@ def file(tmp_path_factory):
     """The report with some of the artefacts, which saves drawing all, and some data missing."""
     folder = tmp_path_factory.mktemp("build")
     shutil.copytree(STORED, folder / "data", copy_function=os.symlink)
-    for path in (folder / "data" / "epochs").glob("cifar100-*"):
+    stored = folder / "data"
+    for path in (*(stored / "epochs").glob("cifar100-*"), *(stored / "distances").glob("*")):
         path.unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPRO_BUILD", str(folder))
@@ -128,7 +129,7 @@ def test_stored_logits_are_those_of_the_datasets(data):
 
 def test_missing_data_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
-    assert report.main() == 1
+    assert report.main([]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "is missing; make it with" in error

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 from logit_distributions.errors import ReproError
-from paper import exit_code
+from paper import exit_code, parser_of
 from paper.appendix_c import surrogate
 
 COLUMNS = ("beta", "f_plus", "f_minus", "g_plus", "psi_plus", "g_minus", "psi_minus")
@@ -100,9 +100,7 @@ def page(arguments: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m paper.appendix_c`` and return its exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m paper.appendix_c", description="Print errata, proofs and a verdict per claim."
-    )
+    parser = parser_of("paper.appendix_c", "Print errata, proofs and a verdict per claim.")
     parser.set_defaults(handler=audit)
     commands = parser.add_subparsers(metavar="COMMAND")
     tables = commands.add_parser("table", help="print f, g and ψ of eqs. (4) and (5) as CSV")
@@ -118,7 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     tables.set_defaults(handler=table)
     commands.add_parser("page", help="write paper/appendix-c.md").set_defaults(handler=page)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     return exit_code("appendix C", lambda: int(parsed.handler(parsed)))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from logit_distributions import store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import places
-from paper import exit_code, style, tables
+from paper import exit_code, parser_of, style, tables
 
 
 def names() -> list[str]:
@@ -26,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         1 if something could not be made, unless it was not named and only its data are missing.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    named = [name for name in given if name != "--debug"]
+    parser = parser_of("paper.beyond", "Make what the paper does not have, by default all of it.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}")
+    named: list[str] = parser.parse_args(arguments).names
     if unknown := [name for name in named if name not in names()]:
         print(f"unknown name {unknown[0]!r}: expected {', '.join(names())}", file=sys.stderr)
         return 2

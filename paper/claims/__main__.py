@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from logit_distributions.errors import ReproError
-from paper import exit_code
+from paper import exit_code, parser_of
 from paper.appendix_c import networks
 from paper.appendix_c.verdicts import verdicts as appendix_c
 from paper.claims import elsewhere, placebo
@@ -103,9 +103,7 @@ def _details(verdict: Verdict) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the verdicts and return the exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m paper.claims", description="Judge every claim of the paper by the stored data."
-    )
+    parser = parser_of("paper.claims", "Judge every claim of the paper by the stored data.")
     parser.add_argument("ids", nargs="*", metavar="ID", help="only these claims (default all)")
     parser.add_argument("--details", action="store_true", help="quotation, measure, rule, seeds")
     parser.add_argument(
@@ -116,7 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="judge section 4.1's claims on one network by other datasets of logits",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, with all details")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     return exit_code("claims", lambda: _print(parsed))
 
