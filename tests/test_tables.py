@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ def test_printed_numbers_are_those_of_the_datasets():
     logits, names = places.data() / "logits", list(tables.reported("table2"))
     assert len(made.rows) % len(names) == 0
     for name, row in zip(itertools.cycle(names), made.rows, strict=False):
-        paths = {n: f"cifar10-{row[1]}-{n}-seed{{}}.nc" for n in names}
-        seeds = [s for s in range(3) if all((logits / p.format(s)).exists() for p in paths.values())]
-        files = [logits / paths[name].format(seed) for seed in seeds]
+        paths = {n: str(logits / f"cifar10-{row[1]}-{n}-seed{{}}.nc") for n in names}
+        seeds = [s for s in range(3) if all(Path(p.format(s)).exists() for p in paths.values())]
+        files = [paths[name].format(seed) for seed in seeds]
         natural, adversarial = [], []
         for file in files:
             with xr.open_dataset(file) as dataset:
