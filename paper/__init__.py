@@ -16,10 +16,10 @@ def title(name: str) -> str:
     return text.partition("\n")[0].removesuffix(".")
 
 
-def parser_of(command: str, description: str | None) -> argparse.ArgumentParser:
+def parser_of(command: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of ``python -m COMMAND``, which takes ``--debug`` and explains itself."""
     made = argparse.ArgumentParser(
-        f"python -m {command}", description=(description or "").partition("\n")[0]
+        f"python -m {command}", description=description.partition("\n")[0]
     )
     made.add_argument("--debug", action="store_true", help="show tracebacks")
     return made

@@ -16,12 +16,15 @@ from tests import toy_results
 
 def test_printed_numbers_are_those_of_the_datasets():
     made = table2.make()
-    logits, names = places.data() / "logits", list(tables.reported("table2"))
+    names = list(tables.reported("table2"))
+
+    def stored(name: str, scale: str, seed: int) -> Path:
+        return places.data() / "logits" / f"cifar10-{scale}-{name}-seed{seed}.nc"
+
     assert len(made.rows) % len(names) == 0
     for name, row in zip(itertools.cycle(names), made.rows, strict=False):
-        paths = {n: str(logits / f"cifar10-{row[1]}-{n}-seed{{}}.nc") for n in names}
-        seeds = [s for s in range(3) if all(Path(p.format(s)).exists() for p in paths.values())]
-        files = [paths[name].format(seed) for seed in seeds]
+        seeds = [s for s in recipes.SEEDS if all(stored(n, row[1], s).exists() for n in names)]
+        files = [stored(name, row[1], seed) for seed in seeds]
         natural, adversarial = [], []
         for file in files:
             with xr.open_dataset(file) as dataset:
