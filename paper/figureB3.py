@@ -26,8 +26,14 @@ def make() -> Figure:
     pool = len(sheet)
     labels = labels[:pool]
     seeds = _seeds([runs["st"][0], runs["at"][0]], labels)
+    everyone = np.arange(pool)
     measured = {
-        name: np.array([similarity(_logits(each, pool), sheet, labels) for each in runs[name]])
+        name: np.array(
+            [
+                similarity(sheet, labels, ranking.nearest(_logits(each, pool), everyone, COUNT))
+                for each in runs[name]
+            ]
+        )
         for name in ("st", "at")
     }
     figure = style.canvas(7.2, 3.35, _text(runs, measured, sheet, labels))
@@ -63,19 +69,17 @@ def _seeds(networks: list[xr.Dataset], labels: NDArray[np.int64]) -> list[int]:
 
 
 def similarity(
-    logits: NDArray[np.float32], sheet: NDArray[np.uint8], labels: NDArray[np.int64]
+    sheet: NDArray[np.uint8], labels: NDArray[np.int64], others: NDArray[np.intp]
 ) -> tuple[float, float, float]:
-    """Return colour distance, shape distance and share of the same class of near images.
+    """Return mean colour distance, shape distance and share of the same class of pairs of images.
 
-    Means over all images and their `COUNT` nearest.
+    Each image with all in its row of `others`.
     """
-    near = ranking.nearest(logits, np.arange(len(sheet)), COUNT)
-    edges = pictures.edge_thumbnails(sheet)
-    return (
-        float(pictures.colour_distance(sheet[:, None], sheet[near]).mean()),
-        float(pictures.correlation_distance(edges[:, None], edges[near]).mean()),
-        float((labels[near] == labels[:, None]).mean()),
-    )
+    apart = []
+    for describe, distance in (pictures.COMPARED[by] for by in ("colour", "shape")):
+        looks = describe(sheet)
+        apart.append(float(distance(looks[:, None], looks[others]).mean()))
+    return apart[0], apart[1], float((labels[others] == labels[:, None]).mean())
 
 
 def _text(
@@ -86,11 +90,7 @@ def _text(
 ) -> str:
     count = len(sheet)
     order = ranking.deranged_within(np.zeros(count, int), 0)
-    chance = (
-        float(pictures.colour_distance(sheet, sheet[order]).mean()),
-        float(pictures.shape_distance(sheet, sheet[order]).mean()),
-        float((labels == labels[order]).mean()),
-    )
+    chance = similarity(sheet, labels, order[:, None])
     means = {name: values.mean(0) for name, values in measured.items()}
     at, st = means["at"], means["st"]
     return f"""

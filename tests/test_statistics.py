@@ -150,16 +150,20 @@ def test_nearest(sample):
     assert found.tolist() == [naive.nearest(logits.tolist(), seed, 7) for seed in seeds]
 
 
+def distance(by, first, second):
+    describe, measure = pictures.COMPARED[by]
+    return measure(describe(first), describe(second))
+
+
 def test_visual_distances(sheet):
     first, second = sheet[:2], sheet[2:]
-    colour = pictures.colour_distance(first, second)
-    shape = pictures.shape_distance(first, second)
+    colour, shape = distance("colour", first, second), distance("shape", first, second)
     for i in range(2):
         assert colour[i] == pytest.approx(naive.colour_distance(first[i], second[i]))
         assert shape[i] == pytest.approx(naive.shape_distance(first[i], second[i], 8))
-    assert pictures.colour_distance(first, 255 - second[:1]).shape == (2,)
-    np.testing.assert_allclose(pictures.shape_distance(first, 255 - first), 0, atol=1e-12)
-    assert pictures.shape_distance(first, np.zeros_like(first)).tolist() == [1, 1]
+    assert distance("colour", first, 255 - second[:1]).shape == (2,)
+    np.testing.assert_allclose(distance("shape", first, 255 - first), 0, atol=1e-12)
+    assert distance("shape", first, np.zeros_like(first)).tolist() == [1, 1]
 
 
 def test_background_variation(sheet):

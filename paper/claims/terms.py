@@ -16,7 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
@@ -528,54 +528,40 @@ class Measures:
         Over pairs among the tenth of each class with the largest softmax values, mean over
         classes.
         """
-        sheet = self._pictures()
-        edges = pictures.edge_thumbnails(sheet) if by == "shape" else None
+        looks, distance = self._compared(by)
 
         def values(data: xr.Dataset) -> Array:
-            labels = data["label"].values[: len(sheet)]
-            chosen = _most_confident(data, len(sheet))
+            labels = data["label"].values[: len(looks)]
+            chosen = _most_confident(data, len(looks))
             means = []
             for label in np.unique(labels):
                 some = np.flatnonzero(chosen & (labels == label))
                 if len(some) < 2:
                     continue
-                if edges is None:
-                    apart = pictures.colour_distance(sheet[some][:, None], sheet[some])
-                else:
-                    apart = pictures.correlation_distance(edges[some][:, None], edges[some])
-                counted = weights(len(sheet))[:, some].astype(float)
+                apart = distance(looks[some][:, None], looks[some])
+                counted = weights(len(looks))[:, some].astype(float)
                 pairs = counted.sum(1) ** 2 - (counted**2).sum(1)
                 total = np.einsum("ri,ij,rj->r", counted, apart * (1 - np.eye(len(some))), counted)
                 means.append(np.divide(total, pairs, np.full(len(pairs), np.nan), where=pairs > 0))
             return np.asarray(np.nanmean(means, 0))
 
-        return replace(self._each(name, values), images=len(sheet))
+        return replace(self._each(name, values), images=len(looks))
 
     def random_distance(self, by: str) -> float:
         """Return the mean ``"colour"`` or ``"shape"`` distance between two of the images."""
-        sheet = self._pictures()
-        if by == "shape":
-            edges = pictures.edge_thumbnails(sheet)
-            rows = [pictures.correlation_distance(each, edges) for each in edges]
-        else:
-            rows = [pictures.colour_distance(each, sheet) for each in sheet]
-        apart = np.array(rows)
-        return float((apart.sum() - np.trace(apart)) / len(sheet) / (len(sheet) - 1))
+        looks, distance = self._compared(by)
+        apart = np.array([distance(each, looks) for each in looks])
+        return float((apart.sum() - np.trace(apart)) / len(looks) / (len(looks) - 1))
 
     def neighbour_distance(self, by: str, name: str) -> Estimate:
         """Return the mean ``"colour"`` or ``"shape"`` distance to the five nearest images."""
-        sheet = self._pictures()
-        edges = pictures.edge_thumbnails(sheet) if by == "shape" else None
+        looks, distance = self._compared(by)
 
         def values(data: xr.Dataset) -> Array:
-            near = self._nearest(data, len(sheet))
-            if edges is None:
-                distance = pictures.colour_distance(sheet[:, None], sheet[near])
-            else:
-                distance = pictures.correlation_distance(edges[:, None], edges[near])
-            return resampled(distance.mean(1))
+            near = self._nearest(data, len(looks))
+            return resampled(distance(looks[:, None], looks[near]).mean(1))
 
-        return replace(self._each(name, values), images=len(sheet))
+        return replace(self._each(name, values), images=len(looks))
 
     def neighbour_same_class(self, name: str) -> Estimate:
         """Return the percentage of the five nearest images that are of the image's class."""
@@ -587,6 +573,11 @@ class Measures:
             return 100 * resampled(same.mean(1))
 
         return replace(self._each(name, values), images=count)
+
+    def _compared(self, by: str) -> tuple[Array, Callable[[Array, Array], Array]]:
+        """Return what is compared of the images, and how far apart two are in it."""
+        describe, distance = pictures.COMPARED[by]
+        return describe(self._pictures()), distance
 
     def _nearest(self, data: xr.Dataset, count: int) -> NDArray[np.intp]:
         run = data.attrs["run"], count
@@ -739,16 +730,15 @@ class Measures:
 
     def _between_trainings(self, term: str, called: inspect.BoundArguments) -> float:
         """Return the largest sd of a term between trainings of one recipe, of the same method."""
-        method = recipes.recipe(called.arguments["name"], self.scale, self.dataset).method
         known: dict[str, dict[Key, float]] = {}
-        for name in recipes.names(recipes.Scale.parse(self.scale)):
-            if recipes.recipe(name, self.scale, self.dataset).method == method:
-                called.arguments["name"] = name
-                try:
-                    value = self.term(term, *called.args, **called.kwargs)
-                    known[name] = value.values
-                except (store.Missing, Unsuitable):
-                    continue
+        method = recipes.recipe(called.arguments["name"], self.scale, self.dataset).method
+        for name in (name for name, its in self._methods.items() if its == method):
+            called.arguments["name"] = name
+            try:
+                value = self.term(term, *called.args, **called.kwargs)
+                known[name] = value.values
+            except (store.Missing, Unsuitable):
+                continue
         groups = [list(values.values()) for values in known.values()]
         for seed, value in known.get("normal", {}).items():
             twin = known.get(f"logits-epoch-{self._teacher_epoch_of(seed[0])}", {})
@@ -758,6 +748,12 @@ class Measures:
         if not spreads:
             raise Unrepeated(f"no {method} training is stored with two seeds")
         return float(max(spreads))
+
+    @cached_property
+    def _methods(self) -> dict[str, str]:
+        """How each recipe of the scale is trained."""
+        names = recipes.names(recipes.Scale.parse(self.scale))
+        return {name: recipes.recipe(name, self.scale, self.dataset).method for name in names}
 
     def _teacher_epoch_of(self, seed: int) -> int | None:
         epochs = {s: int(data.attrs["checkpoint_epoch"]) for s, data in self._open("logits", "at")}
@@ -769,7 +765,7 @@ class Measures:
         Of one that plays a part, each with its place among the seeds that do.
         """
         recipe, seeds = self.roles.get(name, (name, None))
-        datasets = store.need(stage, recipe, self.dataset, self.scale)
+        datasets = self._stored(stage, recipe)
         if seeds is not None:
             by_seed = {int(data.attrs["seed"]): data for data in datasets}
             if not by_seed.keys() >= set(seeds):
@@ -780,6 +776,14 @@ class Measures:
         if seeds is not None:
             return list(enumerate(datasets))
         return [(int(data.attrs["seed"]), data) for data in datasets]
+
+    def _stored(self, stage: str, recipe: str) -> list[xr.Dataset]:
+        """Return the stored datasets of a recipe, looked for once."""
+        key = "stored", stage, recipe
+        if key not in self._known:
+            self._known[key] = store.find(stage, recipe, self.dataset, self.scale)
+        datasets: list[xr.Dataset] = self._known[key]
+        return datasets or store.need(stage, recipe, self.dataset, self.scale)
 
     def _each(
         self, name: str, function: Callable[[xr.Dataset], Array], engine: str | None = None

@@ -6,22 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def colour_distance(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the Euclidean distance of the mean colours of images.
+def mean_colours(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the mean colour of each image.
 
     Parameters
     ----------
-    first, second : ndarray of uint8, shape (..., 3, rows, columns)
-        Their leading dimensions broadcast.
+    images : ndarray of uint8, shape (..., 3, rows, columns)
 
     Returns
     -------
-    ndarray, shape (...,)
-        0 to sqrt(3): RGB in [0, 1].
+    ndarray, shape (..., 3)
+        RGB in [0, 1].
     """
-    means = [images.mean((-2, -1), dtype=np.float64) / 255 for images in (first, second)]
-    distance: NDArray[np.float64] = np.linalg.norm(means[0] - means[1], axis=-1)
-    return distance
+    means: NDArray[np.float64] = images.mean((-2, -1), dtype=np.float64) / 255
+    return means
 
 
 def edge_thumbnails(images: NDArray[np.uint8], cells: int = 8) -> NDArray[np.float64]:
@@ -48,25 +46,23 @@ def edge_thumbnails(images: NDArray[np.uint8], cells: int = 8) -> NDArray[np.flo
     return thumbnails
 
 
-def shape_distance(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], cells: int = 8
+def euclidean_distance(
+    first: NDArray[np.floating], second: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Return one minus the correlation of the edge thumbnails of images.
+    """Return the Euclidean distance along the last axis.
 
     Parameters
     ----------
-    first, second : ndarray of uint8, shape (..., 3, rows, columns)
+    first, second : ndarray, shape (..., n)
         Their leading dimensions broadcast.
-    cells : int
-        As in `edge_thumbnails`.
 
     Returns
     -------
     ndarray, shape (...,)
-        0 for edges in the same places, 1 for unrelated ones, at most 2; 1 where an image has
-        the same amount of edge everywhere.
+        Of two mean colours, 0 to sqrt(3).
     """
-    return correlation_distance(edge_thumbnails(first, cells), edge_thumbnails(second, cells))
+    distance: NDArray[np.float64] = np.linalg.norm(first - second, axis=-1)
+    return distance
 
 
 def correlation_distance(
@@ -82,6 +78,8 @@ def correlation_distance(
     Returns
     -------
     ndarray, shape (...,)
+        Of two edge thumbnails, 0 for edges in the same places, 1 for unrelated ones or where an
+        image has the same amount of edge everywhere, at most 2.
     """
     unit = []
     for values in (first, second):
@@ -90,6 +88,13 @@ def correlation_distance(
         unit.append(centred / np.where(norm > 0, norm, 1))
     distance: NDArray[np.float64] = 1 - (unit[0] * unit[1]).sum(-1)
     return distance
+
+
+COMPARED = {
+    "colour": (mean_colours, euclidean_distance),
+    "shape": (edge_thumbnails, correlation_distance),
+}
+"""What is compared of images, and how far apart two are in it."""
 
 
 def background_variation(images: NDArray[np.uint8], border: int = 4) -> NDArray[np.float64]:
