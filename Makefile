@@ -67,11 +67,17 @@ release: $(READER)/done ## Sources, results and all weights of the cache in buil
 validate: $(READER)/done ## Check every stored dataset
 	@$(READER)/bin/python -m logit_distributions validate data
 
+# Two processes of one thread each; the long files, which tests/conftest.py puts first, begin first.
+PYTEST := OMP_NUM_THREADS=1 $(FULL)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+AVX512 := import sys, torch; sys.exit("AVX512" not in torch.backends.cpu.get_cpu_capability())
+
 test: $(FULL)/done ## Run the tests
-	$(FULL)/bin/python -m pytest -q
-	@echo "What computes with networks once more, as on a processor that knows AVX2 only:"
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(FULL)/bin/python -m pytest -q \
-		tests/test_train.py tests/test_stored.py tests/test_capacity.py -k "not official"
+	$(PYTEST)
+	@if $(FULL)/bin/python -c '$(AVX512)'; then \
+		echo "What computes with networks once more, as on a processor that knows AVX2 only:"; \
+		ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) \
+			tests/test_train.py tests/test_stored.py tests/test_capacity.py -k "not official"; \
+	fi
 	@echo "The kernels once more, uncompiled, where coverage can see every line:"
 	@mkdir -p build
 	NUMBA_DISABLE_JIT=1 $(FULL)/bin/coverage run -m pytest -q tests/test_kernels_*.py

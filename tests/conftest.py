@@ -16,12 +16,20 @@ from tests import miniature, toy
 
 STORED = places.data()
 
+LONGEST = ("workflow", "stored", "cli", "report", "slices", "train", "run", "figures", "errors")
+"""Files of tests that take a minute or more. They come first: two processes then end together."""
+
 # Where the tests run in the background, a shell may have had interrupts ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["PYTHONPATH"] = os.pathsep.join(
     str(places.ROOT / each) for each in (".", "repro", "kernels")
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +95,13 @@ def run_alone(world: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def snakemake(world: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Make the same through the workflow, with a profile of it."""
+def snakemake(
+    world: Path, profile: str, *arguments: str, students: Sequence[str] = STUDENTS
+) -> subprocess.CompletedProcess[str]:
+    """Make the same through the workflow, with a profile of it, or some of the students."""
     workflow = places.ROOT / "repro" / "logit_distributions" / "workflow"
     settings = {
-        "plan": " ".join(STUDENTS), "scale": "miniature", "seeds": "0",
+        "plan": " ".join(students), "scale": "miniature", "seeds": "0",
         "data": world / "data", "cache": world / "cache", "command": " ".join(COMMAND),
     }  # fmt: skip
     command = [
@@ -113,14 +115,14 @@ def snakemake(world: Path, profile: str, *arguments: str) -> subprocess.Complete
     )
 
 
-def results(world: Path) -> dict[str, bytes]:
+def results(world: Path, students: Sequence[str] = STUDENTS) -> dict[str, bytes]:
     """Return the bytes of every array of the logits; all that was made is valid."""
     found = {}
-    for name in STUDENTS:
+    for name in students:
         dataset = store.open_dataset(file(world, "logits", name), "logits")
         for variable in dataset.data_vars:
             found[f"{name} {variable}"] = dataset[variable].values.tobytes()
-    for name in STUDENTS:
+    for name in students:
         assert store.open_dataset(file(world, "log", name), "log").sizes["epoch"] == 2
     return found
 

@@ -26,7 +26,7 @@ def table2(tmp_path_factory, toy_sheets):
     }
     command = [sys.executable, "-m", "tests.toy", "make", "table2", "--seed", "0"]
     done = subprocess.run(
-        [*command, "--images", str(toy_sheets), "--threads", "2"],
+        [*command, "--images", str(toy_sheets), "--threads", "1"],
         env=environment, cwd=places.ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

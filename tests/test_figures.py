@@ -112,12 +112,14 @@ def test_pixels_and_bytes_are_the_same_again(results, monkeypatch, tmp_path):
     assert len(made[0]) == 3
 
 
-def test_missing_data_fail_only_what_was_named(own_results, capsys):
+def test_missing_data_fail_only_what_was_named(own_results, monkeypatch, capsys):
+    monkeypatch.setattr(driver, "names", lambda: ["table1", "figureB1"])
     for path in (own_results / "epochs").iterdir():
         path.unlink()
     assert driver.main(["figureB1"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert driver.main([]) == 0
+    assert (places.build() / "tables" / "table1.txt").exists()
     assert driver.main(["figure0"]) == 2
 
 

@@ -57,12 +57,12 @@ def test_the_attack_gives_the_stored_verdicts_again(name):
     settings = recipes.Evaluation(**json.loads(dataset.attrs["evaluation"]))
     found = attack.verdicts(
         _checkpoint(name).model(10),
-        to_float(torch.from_numpy(data.images[:64])),
-        torch.from_numpy(data.labels[:64]),
-        torch.arange(64),
+        to_float(torch.from_numpy(data.images[:32])),
+        torch.from_numpy(data.labels[:32]),
+        torch.arange(32),
         settings,
     )
-    np.testing.assert_array_equal(found.robust.numpy(), dataset["robust"].values[:, :64])
+    np.testing.assert_array_equal(found.robust.numpy(), dataset["robust"].values[:, :32])
 
 
 def test_logits_by_epoch_end_in_the_evaluated_ones():
@@ -83,22 +83,18 @@ def test_logits_by_epoch_end_in_the_evaluated_ones():
         assert (last["prediction"] == logits["logits"].values.argmax(1)).mean() > 0.999
 
 
-def test_verdicts_agree_with_the_official_implementation(capsys):
-    model, data = _checkpoint("at", "small").model(10), first_test_images()
+def test_verdicts_agree_with_the_official_implementation():
+    count = 100
+    data = first_test_images()
     found = attack.verdicts(
-        model,
-        to_float(torch.from_numpy(data.images)),
-        torch.from_numpy(data.labels),
-        torch.arange(1000),
+        _checkpoint("at", "small").model(10),
+        to_float(torch.from_numpy(data.images[:count])),
+        torch.from_numpy(data.labels[:count]),
+        torch.arange(count),
         recipes.Evaluation(engine="autoattack"),
     )
-    official, ours = found.robust[-1].numpy(), _stored("at", "small")["robust"].values[-1, :1000]
-    with capsys.disabled():
-        print(
-            f"\nadversarial accuracy of 1,000 images: official {official.mean():.2%}, "
-            f"ours {ours.mean():.2%}; {(official == ours).mean():.2%} of the verdicts agree"
-        )
-    assert abs(official.mean() - ours.mean()) <= 0.005
+    official, ours = found.robust[-1].numpy(), _stored("at", "small")["robust"].values[-1, :count]
+    assert (official != ours).sum() <= 1
 
 
 def test_every_stored_file_is_valid_and_registered():

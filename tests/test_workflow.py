@@ -89,14 +89,15 @@ def test_a_wrong_setting_is_one_line(setting, problem, tmp_path):
     assert line.startswith(f"logitdist: error: {problem}")
 
 
-@pytest.mark.workflow
+@pytest.mark.slow
 def test_a_killed_job_is_called_again_and_ends_in_the_same_logits(tmp_path, monkeypatch, rehearsal):
     monkeypatch.setenv("KILL_ONCE", str(tmp_path / "killed"))
-    done = miniature.snakemake(tmp_path, "local", "--cores", "2")
+    one = ["normal"]
+    done = miniature.snakemake(tmp_path, "local", "--cores", "2", students=one)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "killed").read_text().startswith("cifar10-miniature-")
     assert "Trying to restart job" in done.stderr
-    assert miniature.results(tmp_path) == rehearsal
+    assert miniature.results(tmp_path, one).items() <= rehearsal.items()
 
 
 def test_on_a_cluster_the_scheduler_chooses_the_gpu(tmp_path):
