@@ -73,7 +73,15 @@ def test_students_were_held_to_the_manipulated_targets(world):
     np.testing.assert_array_equal(np.sort(made, 1), np.sort(teacher["logits"].values, 1))
     log = store.open_dataset(store.path_of("log", student.run))
     assert log.attrs["teacher_training_error"] == about["teacher_training_error"]
+    at, st = (
+        store.open_dataset(store.path_of("logits", recipes.recipe(name).run(0))).attrs
+        for name in ("at", "st")
+    )
+    weights = [each["checkpoint_sha256"] for each in (at, st)]
+    assert log.attrs["teacher_checkpoint_sha256"] == weights[0]
     hybrid = Job("train", recipes.recipe("hybrid"), 0, 2)
+    log = store.open_dataset(store.path_of("log", hybrid.run))
+    assert log.attrs["teacher_checkpoint_sha256"] == " ".join(weights)
     targets, _ = distill.student_targets(hybrid)
     robust, standard = (store.open_dataset(n.path)["logits"].values for n in teachers(hybrid))
     np.testing.assert_array_equal(targets, manipulations.hybrid(robust, standard))
