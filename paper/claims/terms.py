@@ -732,7 +732,9 @@ class Measures:
         """Return the largest sd of a term between trainings of one recipe, of the same method."""
         known: dict[str, dict[Key, float]] = {}
         method = recipes.recipe(called.arguments["name"], self.scale, self.dataset).method
-        for name in (name for name, its in self._methods.items() if its == method):
+        for name, its_method in self._methods.items():
+            if its_method != method:
+                continue
             called.arguments["name"] = name
             try:
                 value = self.term(term, *called.args, **called.kwargs)

@@ -131,10 +131,10 @@ def student_targets(student: Job) -> tuple[NDArray[np.float32], dict[str, object
     partner = partners[0]["logits"].values if partners else None
     draw = key("manipulation", student.run)
     manipulated = MANIPULATIONS[how.manipulation](logits, labels, how.k, draw, partner)
-    weights = [each.attrs.get("checkpoint_sha256") for each in (teacher, *partners)]
+    weights = [each.attrs.get("checkpoint_sha256", "") for each in (teacher, *partners)]
     return manipulated.astype(np.float32), {
         "teacher_run": teacher.attrs["run"],
-        **({"teacher_checkpoint_sha256": " ".join(filter(None, weights))} if any(weights) else {}),
+        **({"teacher_checkpoint_sha256": " ".join(weights)} if all(weights) else {}),
         "teacher_epoch": teacher.attrs["checkpoint_epoch"],
         "teacher_training_error": float((logits.argmax(1) != labels).mean()),
         "target_error": float((manipulated.argmax(1) != labels).mean()),
