@@ -337,11 +337,20 @@ def _evaluations(
         )
         for iterations in effort.iterations
     )
-    few, many = effort.iterations
-    longer = (Evaluation().iterations - few) / (many - few)
     return tuple(
-        EVALUATED_IMAGES / count * (a + longer * (b - a)) for a, b in zip(short, long, strict=True)
+        EVALUATED_IMAGES / count * whole_evaluation(a, b, effort.iterations)
+        for a, b in zip(short, long, strict=True)
     )
+
+
+def whole_evaluation(short: float, long: float, iterations: tuple[int, int]) -> float:
+    """Return the seconds of an evaluation of all iterations, from those of two with fewer.
+
+    Where something else kept the machine busy and the longer one took less time, iterations
+    count as free: the time is too small, but never negative.
+    """
+    few, many = iterations
+    return short + max(long - short, 0) * (Evaluation.iterations - few) / (many - few)
 
 
 class _Tutorial(Dataset[tuple[Tensor, int, int]]):

@@ -9,7 +9,7 @@ for plugin in ("snakemake", "snakemake_executor_plugin_slurm"):
     pytest.importorskip(plugin, reason=f"{plugin} is not installed: pip install '.[cluster]'")
 
 
-@pytest.mark.workflow
+@pytest.mark.slow
 @pytest.mark.skipif(
     bool(slurm.missing()),
     reason=f"Slurm is not installed ({', '.join(slurm.missing())}): apt install slurm-wlm munge",
