@@ -87,6 +87,21 @@ def test_students_were_held_to_the_manipulated_targets(world):
     np.testing.assert_array_equal(targets, manipulations.hybrid(robust, standard))
 
 
+def test_weights_of_teachers_are_named_where_all_are_known(world, monkeypatch):
+    stored = distill._targets
+
+    def of_own_targets(need):
+        targets = stored(need)
+        if need.recipe.name == "at":
+            del targets.attrs["checkpoint_sha256"]
+        return targets
+
+    monkeypatch.setattr(distill, "_targets", of_own_targets)
+    for student in ("normal", "hybrid"):
+        _, about = distill.student_targets(Job("train", recipes.recipe(student), 0, 2))
+        assert "teacher_checkpoint_sha256" not in about
+
+
 def test_the_teacher_is_the_epoch_of_the_best_trade_off(world):
     log = store.open_dataset(store.path_of("log", "cifar10-small-at-seed0"))
     score = log["validation_accuracy"].values + log["validation_robust_accuracy"].values
