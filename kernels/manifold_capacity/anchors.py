@@ -119,19 +119,19 @@ def solve(
     sign = np.ones(size) if sign is None else sign
     gram = points.T @ points if gram is None else gram
     q = np.ascontiguousarray(vectors.T @ points)
-    found = Solutions(
+    solutions = Solutions(
         np.zeros((count, size)), np.empty(count), np.empty(count, np.int64), np.empty(count, bool)
     )
     solve_rows(
         gram, q, sign, len(points), 100 + 10 * size,
-        found.multipliers, found.kkt_residual, found.iterations, found.solved,
+        solutions.multipliers, solutions.kkt_residual, solutions.iterations, solutions.solved,
     )  # fmt: skip
-    for row in np.flatnonzero(~found.solved | (found.kkt_residual > ACCEPTED)).tolist():
-        _solve_again(points * sign, vectors[:, row], sign, found, row)
-    return found
+    for row in np.flatnonzero(~solutions.solved | (solutions.kkt_residual > ACCEPTED)).tolist():
+        _solve_again(points * sign, vectors[:, row], sign, solutions, row)
+    return solutions
 
 
-def _solve_again(points: Array, vector: Array, sign: Array, found: Solutions, row: int) -> None:
+def _solve_again(points: Array, vector: Array, sign: Array, solutions: Solutions, row: int) -> None:
     """Replace the solution of a row by scipy's, if that is closer to optimal."""
     from scipy.optimize import nnls
 
@@ -142,10 +142,10 @@ def _solve_again(points: Array, vector: Array, sign: Array, found: Solutions, ro
     gradient = points.T @ (vector - points @ alpha)
     residual = np.where(alpha > 0, np.abs(gradient), gradient).max(initial=0.0)
     residual /= np.abs(points.T @ vector).max()
-    if residual < found.kkt_residual[row]:
-        found.multipliers[row] = sign * alpha
-        found.kkt_residual[row] = residual
-        found.solved[row] = True
+    if residual < solutions.kkt_residual[row]:
+        solutions.multipliers[row] = sign * alpha
+        solutions.kkt_residual[row] = residual
+        solutions.solved[row] = True
 
 
 @one_blas_thread
@@ -335,17 +335,17 @@ def certify(
             raise ValueError(f"subset: expected columns of t up to {last}, got {max(wanted)}")
         chosen = chosen[wanted]
     ours = anchor_points(points, vectors[:, chosen], margin).sq_distance
-    found = {name: np.full(len(chosen), np.nan) for name in solvers}
+    costs = {name: np.full(len(chosen), np.nan) for name in solvers}
     scales = np.empty(len(chosen))
     for k, column in enumerate(chosen):
         q = points.T @ vectors[:, column] + margin
         scales[k] = max(q.max(), 0.0) ** 2
         for name in solvers:
-            found[name][k] = _by_cvxpy(points, q, name)
-    theirs = np.array(list(found.values()))
+            costs[name][k] = _by_cvxpy(points, q, name)
+    theirs = np.array(list(costs.values()))
     nearest = np.fmin.reduce(np.abs(theirs - ours))
     size = np.maximum(np.fmax.reduce([ours, *theirs]), 1e-12 * scales)
-    return Certificate(found, nearest / np.where(size > 0, size, 1.0))
+    return Certificate(costs, nearest / np.where(size > 0, size, 1.0))
 
 
 _TIGHT: dict[str, dict[str, float | int | bool]] = {

@@ -75,9 +75,9 @@ def write(dataset: xr.Dataset, path: Path | str) -> None:
             dataset[name].attrs.setdefault("long_name", variable.long_name)
     dataset.attrs["schema"] = SCHEMA
     dataset.attrs["content_sha256"] = content_sha256(dataset)
-    found = list(faults(dataset))
-    if found:
-        raise ReproError(f"{path}: refusing to write an invalid dataset: {'; '.join(found)}")
+    every = list(faults(dataset))
+    if every:
+        raise ReproError(f"{path}: refusing to write an invalid dataset: {'; '.join(every)}")
     write_file(dataset, path)
 
 
@@ -114,10 +114,10 @@ def open_dataset(path: Path | str, kind: str | None = None) -> xr.Dataset:
     10000
     """
     path = Path(path)
-    found, dataset = _examined(path)
-    if found or dataset is None:
-        more = f" (and {len(found) - 1} more faults)" if len(found) > 1 else ""
-        raise ReproError(f"{path}: {found[0]}{more}")
+    every, dataset = _examined(path)
+    if every or dataset is None:
+        more = f" (and {len(every) - 1} more faults)" if len(every) > 1 else ""
+        raise ReproError(f"{path}: {every[0]}{more}")
     if kind is not None and dataset.attrs["kind"] != kind:
         raise ReproError(f"{path}: expected a dataset of {kind}, got {dataset.attrs['kind']}")
     return dataset
