@@ -90,15 +90,15 @@ def run(world: Path, stage: str = "none", steps: int = 0, delay: float = 0.0) ->
 
 def results(world: Path) -> dict[str, bytes]:
     """Return every stored number that does not measure time."""
-    found = {}
+    contents = {}
     for file in sorted((world / "data").rglob("*.nc")):
         for name, variable in store.open_dataset(file).variables.items():
             if name != "seconds":
-                found[f"{file.name} {name}"] = np.asarray(variable.values).tobytes()
+                contents[f"{file.name} {name}"] = np.asarray(variable.values).tobytes()
     for file in sorted((world / "data").rglob("*.safetensors")):
         for name, tensor in checkpoint.Checkpoint.load(file).tensors.items():
-            found[f"{file.name} {name}"] = tensor.numpy().tobytes()
-    return found
+            contents[f"{file.name} {name}"] = tensor.numpy().tobytes()
+    return contents
 
 
 def differences(reference: dict[str, bytes], computed: dict[str, bytes]) -> list[str]:

@@ -117,14 +117,14 @@ def snakemake(
 
 def results(world: Path, students: Sequence[str] = STUDENTS) -> dict[str, bytes]:
     """Return the bytes of every array of the logits; all that was made is valid."""
-    found = {}
+    contents = {}
     for name in students:
         dataset = store.open_dataset(file(world, "logits", name), "logits")
         for variable in dataset.data_vars:
-            found[f"{name} {variable}"] = dataset[variable].values.tobytes()
+            contents[f"{name} {variable}"] = dataset[variable].values.tobytes()
     for name in students:
         assert store.open_dataset(file(world, "log", name), "log").sizes["epoch"] == 2
-    return found
+    return contents
 
 
 def file(world: Path, kind: str, name: str) -> Path:

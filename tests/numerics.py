@@ -66,8 +66,8 @@ def balls_by_all():
     yield "separability tests without a proof, in that simulation", simulated.undecided, 0.0
     far = manifolds - manifolds.mean(axis=(0, 2), keepdims=True)
     for rule in ("nearest", "zero"):
-        found = mc.glue(far, draws=60, inactive=rule)
-        yield f"their radius by GLUE, inactive anchors {rule}", found.radius, 0.05
+        geometry = mc.glue(far, draws=60, inactive=rule)
+        yield f"their radius by GLUE, inactive anchors {rule}", geometry.radius, 0.05
 
 
 def cones():
@@ -116,9 +116,9 @@ def separability():
     for _ in range(100):
         points = rng.standard_normal((10, int(rng.integers(10, 40))))
         labels = rng.choice([-1, 1], points.shape[1])
-        found = mc.separable(points, labels)
-        wrong += found.separable != naive_kernels.is_separable(points, labels, True)
-        residual = max(residual, 0.0 if found.separable else found.residual)
+        verdict = mc.separable(points, labels)
+        wrong += verdict.separable != naive_kernels.is_separable(points, labels, True)
+        residual = max(residual, 0.0 if verdict.separable else verdict.residual)
     yield "separability: verdicts unlike a linear program's, of 100", wrong, 0.0
     yield "separability: largest residual of a proof that nothing separates", residual, None
 

@@ -36,17 +36,17 @@ def test_no_other_point_is_found_by_newton():
         known = np.array(
             [np.sort(p.v[1 + wrong :]) for p in landscape.stationary_points(beta, 10, wrong=wrong)]
         )
-        found = 0
+        reached = 0
         for _ in range(60):
             v = np.append(0, draws.normal(scale=4, size=9))
             for _ in range(60):
                 gradient = surrogate.expansion_gradient(v, beta, 0, int(wrong))
                 v[1:] -= np.linalg.solve(surrogate.expansion_hessian(v, beta, 0), gradient)
             if landscape.residual(v, beta, wrong=wrong) < 1e-12:
-                found += 1
+                reached += 1
                 distance = np.abs(known - np.sort(v[1 + wrong :])).max(1).min()
                 assert distance < 1e-6
-        assert found > 10
+        assert reached > 10
 
 
 def test_no_misclassified_minimum_lies_in_s():

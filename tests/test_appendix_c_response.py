@@ -89,5 +89,5 @@ def test_mean_field_loss_is_the_exact_loss_of_the_surrogates():
         g, psi, *_ = surrogate.wrong_roots(b2, 10, variant)
         right = surrogate.cross_entropy(surrogate.correct_logits(b1, f, 10), 0)
         wrong = surrogate.cross_entropy(surrogate.wrong_logits(b2, float(g), float(psi), 10), 1)
-        found = response.mean_field_loss(b1, b2, error=e, variant=variant)
-        assert found == pytest.approx((1 - e) * right + e * wrong, rel=1e-12)
+        loss = response.mean_field_loss(b1, b2, error=e, variant=variant)
+        assert loss == pytest.approx((1 - e) * right + e * wrong, rel=1e-12)

@@ -97,8 +97,8 @@ def test_errors_say_what_was_expected():
 )
 def test_expansion_is_the_taylor_polynomial(v, beta, wrong):
     full = [0.0, *v]
-    found = surrogate.expansion(full, beta, 0, int(wrong))
-    assert found == pytest.approx(
+    expansion = surrogate.expansion(full, beta, 0, int(wrong))
+    assert expansion == pytest.approx(
         float(naive_appendix_c.expansion(full, beta, 0, int(wrong))), abs=1e-9
     )
 

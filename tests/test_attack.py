@@ -145,13 +145,13 @@ def test_apgd_gives_the_official_verdicts_from_the_same_start(victim, loss):
 def test_verdicts_are_consistent(victim, engine):
     model, images, labels = victim
     quick = recipes.Evaluation(engine=engine, iterations=10, restarts=2)
-    found = attack.verdicts(model, images, labels, torch.arange(len(images)), quick)
-    natural = found.logits.argmax(1) == labels
-    adversarial = found.adversarial_logits.argmax(1) == labels
-    assert torch.equal(found.robust[-1], natural & adversarial)
-    assert (found.robust[0] <= natural).all()
-    assert (found.robust[1:] <= found.robust[:-1]).all()
-    torch.testing.assert_close(found.logits, model(images))
+    judged = attack.verdicts(model, images, labels, torch.arange(len(images)), quick)
+    natural = judged.logits.argmax(1) == labels
+    adversarial = judged.adversarial_logits.argmax(1) == labels
+    assert torch.equal(judged.robust[-1], natural & adversarial)
+    assert (judged.robust[0] <= natural).all()
+    assert (judged.robust[1:] <= judged.robust[:-1]).all()
+    torch.testing.assert_close(judged.logits, model(images))
 
 
 def test_results_do_not_depend_on_the_batch(victim):
@@ -181,8 +181,8 @@ def test_restarts_and_seeds_draw_differently(victim):
 def test_the_full_official_suite_runs(victim):
     model, images, labels = victim
     full = recipes.Evaluation(engine="autoattack-full")
-    found = attack.verdicts(model, images[:3], labels[:3], torch.arange(3), full)
-    assert found.robust.shape == (4, 3)
+    judged = attack.verdicts(model, images[:3], labels[:3], torch.arange(3), full)
+    assert judged.robust.shape == (4, 3)
 
 
 def test_odi_fools_at_least_what_random_noise_does(victim):
@@ -190,10 +190,12 @@ def test_odi_fools_at_least_what_random_noise_does(victim):
     draws = torch.Generator().manual_seed(0)
     noise = torch.rand(images.shape, generator=draws) * 2 - 1
     direction = torch.rand(len(images), 10, generator=draws) * 2 - 1
-    found = attack.odi(frozen(model), images, labels, images + EPS * noise, direction, eps=EPS)
-    assert (found - images).abs().max() <= EPS + 1e-6
+    adversarial = attack.odi(
+        frozen(model), images, labels, images + EPS * noise, direction, eps=EPS
+    )
+    assert (adversarial - images).abs().max() <= EPS + 1e-6
     noisy = (model((images + EPS * noise).clamp(0, 1)).argmax(1) == labels).sum()
-    assert (model(found).argmax(1) == labels).sum() < noisy
+    assert (model(adversarial).argmax(1) == labels).sum() < noisy
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,10 @@ def test_measures_of_manifolds(results):
     }
     for formula, number in expected.items():
         assert value(formula) == pytest.approx(number, rel=1e-5), formula
-    found = terms.evaluate('manifold("capacity", "stem", "at")', "cifar10", "small")
-    low, high = found.interval
-    assert low < found.mean < high
-    assert found.images == at.sizes["manifold"]
+    estimate = terms.evaluate('manifold("capacity", "stem", "at")', "cifar10", "small")
+    low, high = estimate.interval
+    assert low < estimate.mean < high
+    assert estimate.images == at.sizes["manifold"]
     lists = [[1.0, 2.0, 4.0], [1.1, 1.9, 5.0]]
     pair = [[terms.Estimate({(0,): np.full(3, v)}) for v in each] for each in lists]
     correlation = terms._log_correlation(*pair).values[(0,)]
@@ -147,18 +147,19 @@ def test_measures_of_manifolds(results):
 def test_every_claim_about_manifolds_is_judged():
     wanted = [claim.id for claim in claims.register() if claim.id.startswith("manifold-")]
     assert len(wanted) >= 15
-    for found in verdicts(wanted):
-        assert found.value is not None or "not a number" in found.reason
-        assert found.scale == "small"
+    for judged in verdicts(wanted):
+        assert judged.value is not None or "not a number" in judged.reason
+        assert judged.scale == "small"
 
 
 def test_the_audit_prints_every_row(capsys):
     assert audit.main([]) == 0
     printed = capsys.readouterr().out
     for file in sorted((STORED / "capacity").rglob("*.nc")):
-        found = store.open_dataset(file)
-        block = printed.split(f"{found.attrs['run']}: {found.attrs['manifold_kind']} manifolds")[1]
-        for layer in found["layer"].values:
+        stored = store.open_dataset(file)
+        title = f"{stored.attrs['run']}: {stored.attrs['manifold_kind']} manifolds"
+        block = printed.split(title)[1]
+        for layer in stored["layer"].values:
             assert f"\n  {layer} " in block.split("\n\n")[0]
 
 

@@ -45,13 +45,13 @@ def test_bench_prints_every_row_and_writes_every_number(tmp_path, capsys):
         assert printed.count(what) == 2
     assert printed.count("of it reached") == 4
     assert "nan" not in printed
-    found = json.loads(file.read_text())
-    assert (found["width"], found["precision"]) == (8, "float32")
-    assert found["device"] in printed
+    measured = json.loads(file.read_text())
+    assert (measured["width"], measured["precision"]) == (8, "float32")
+    assert measured["device"] in printed
     one = forward_flops(8)
     flops = [45_000 * 3 * one, 45_000 * 23 * one, 45_000 * 3 * one, 10_000 * (404 + 3) * one]
     for name, count in zip(NAMES, flops, strict=True):
-        entry = found[name]
+        entry = measured[name]
         assert entry["flops"] == count
         assert entry["flops_per_second"] == pytest.approx(count / entry["seconds"][0])
         assert entry["seconds"][0] > 0
@@ -82,7 +82,7 @@ def test_an_evaluation_is_extrapolated_from_two_shorter_ones_and_never_negative(
 
 def test_only_what_follows_the_warm_up_is_timed():
     calls = []
-    found = bench.durations(lambda: calls.append(None), 2, 3, torch.device("cpu"))
+    timed = bench.durations(lambda: calls.append(None), 2, 3, torch.device("cpu"))
     assert len(calls) == 5
-    assert len(found) == 3
-    assert all(seconds >= 0 for seconds in found)
+    assert len(timed) == 3
+    assert all(seconds >= 0 for seconds in timed)

@@ -64,9 +64,9 @@ def test_exemplars_are_the_first_of_every_class():
 def test_manifolds_stay_in_the_ball_and_the_box(kind, data, network):
     settings = dataclasses.replace(TINY, kind=kind, steps=4)
     chosen = manifolds.exemplars(data.labels, 6).tolist()
-    found = dict(manifolds.manifolds(network, data, settings))
-    assert list(found) == chosen
-    for number, points in found.items():
+    by_name = dict(manifolds.manifolds(network, data, settings))
+    assert list(by_name) == chosen
+    for number, points in by_name.items():
         image = torch.from_numpy(data.images[number]).float() / 255
         assert points.shape == (5, 3, 32, 32)
         assert (points - image).abs().max() <= settings.eps + 1e-6
@@ -78,22 +78,22 @@ def test_manifolds_stay_in_the_ball_and_the_box(kind, data, network):
 def test_adversarial_points_cost_more_than_random_ones(data, network):
     def loss(kind):
         settings = dataclasses.replace(TINY, kind=kind, steps=5)
-        found = []
+        losses = []
         for i, points in manifolds.manifolds(network, data, settings):
             labels = torch.full((5,), int(data.labels[i]))
             with torch.no_grad():
-                found.append(nn.functional.cross_entropy(network(points), labels).item())
-        return found
+                losses.append(nn.functional.cross_entropy(network(points), labels).item())
+        return losses
 
     assert all(a > r for a, r in zip(loss("adversarial"), loss("random"), strict=True))
 
 
 def test_class_manifolds_are_clean_images(data, network):
     settings = dataclasses.replace(TINY, kind="class")
-    found = dict(manifolds.manifolds(network, data, settings))
-    assert list(found) == list(range(10))
+    by_name = dict(manifolds.manifolds(network, data, settings))
+    assert list(by_name) == list(range(10))
     expected = data.images[np.flatnonzero(data.labels == 3)[:5]]
-    np.testing.assert_array_equal((255 * found[3]).round().numpy(), expected)
+    np.testing.assert_array_equal((255 * by_name[3]).round().numpy(), expected)
     with pytest.raises(ReproError, match="class 0: expected 7 images, got 6"):
         next(manifolds.manifolds(network, data, dataclasses.replace(settings, points=7)))
 
@@ -113,27 +113,27 @@ def test_draws_depend_on_seed_and_exemplar_alone(data, network):
 def test_layers_are_recorded_in_order_and_as_they_are(data, network):
     wide = dataclasses.replace(TINY, largest=10_000)
     points = [torch.rand(7, 3, 32, 32) for _ in range(2)]
-    found, sizes = manifolds.activations(network, points, LAYERS, wide, batch=3)
-    assert tuple(found) == LAYERS
+    activations, sizes = manifolds.activations(network, points, LAYERS, wide, batch=3)
+    assert tuple(activations) == LAYERS
     expected = [3072] + 3 * [8192] + 2 * [4096] + 2 * [2048] + 2 * [1024] + [64, 10]
     assert [sizes[name] for name in LAYERS] == expected
-    assert [found[name].shape for name in LAYERS] == [(2, size, 7) for size in expected]
+    assert [activations[name].shape for name in LAYERS] == [(2, size, 7) for size in expected]
     with torch.no_grad():
         at = points[1]
-        np.testing.assert_array_equal(found["input"][1], at.flatten(1).T)
+        np.testing.assert_array_equal(activations["input"][1], at.flatten(1).T)
         for stage in ResNet18.STAGES[:3]:
             at = network.get_submodule(stage)(at)
-        np.testing.assert_allclose(found["layer1.1"][1], at.flatten(1).T, atol=1e-5)
-        np.testing.assert_allclose(found["logits"][1], network(points[1]).T, atol=1e-5)
+        np.testing.assert_allclose(activations["layer1.1"][1], at.flatten(1).T, atol=1e-5)
+        np.testing.assert_allclose(activations["logits"][1], network(points[1]).T, atol=1e-5)
     assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_layers_that_work_in_place_are_kept_as_they_were():
     model = own_network()
     points = [torch.rand(2, 3, 32, 32)]
-    found, _ = manifolds.activations(model, points, ("0", "1"), TINY)
+    activations, _ = manifolds.activations(model, points, ("0", "1"), TINY)
     plain, _ = manifolds.activations(model, points, ("0",), TINY)
-    np.testing.assert_array_equal(found["0"], plain["0"])
+    np.testing.assert_array_equal(activations["0"], plain["0"])
     wide = dataclasses.replace(TINY, largest=10_000)
     kept, _ = manifolds.activations(model, points, ("0", "1"), wide)
     assert kept["0"].min() < 0 <= kept["1"].min()
@@ -217,13 +217,13 @@ def test_analysis_is_resumed_layer_by_layer(cached, data, network, monkeypatch):
 
 
 def test_result_is_a_valid_dataset(cached, data, network):
-    found = manifolds.analyse(network, data, TINY, "toy", CPU, ("input", "pool"))
-    found = found.assign_attrs(
+    measured = manifolds.analyse(network, data, TINY, "toy", CPU, ("input", "pool"))
+    measured = measured.assign_attrs(
         kind="capacity", run="toy", method="given", dataset="given", data_sha256=data.sha256,
         recipe="{}", recipe_hash="0", seed=0, scale="given", **store.provenance(),
     )  # fmt: skip
     path = cached / "capacity.nc"
-    store.write(found, path)
+    store.write(measured, path)
     read = store.open_dataset(path, "capacity")
     assert read["layer"].values.tolist() == ["input", "pool"]
     assert read["exemplar"].values.tolist() == manifolds.exemplars(data.labels, 6).tolist()
@@ -231,10 +231,10 @@ def test_result_is_a_valid_dataset(cached, data, network):
     np.testing.assert_allclose(
         capacity.combined(read["capacity"].values), read["combined_capacity"], rtol=1e-6
     )
-    found["capacity"][0, 0] = -1
-    found["conic_capacity"][0] = 99
+    measured["capacity"][0, 0] = -1
+    measured["conic_capacity"][0] = 99
     with pytest.raises(ReproError, match="capacity: 1 values are not positive; conic_capacity: 1"):
-        store.write(found, path)
+        store.write(measured, path)
 
 
 # Real networks
@@ -273,12 +273,12 @@ def test_the_guarded_rule_keeps_centres_that_the_packages_annihilates():
     layers, _ = manifolds.activations(model, points, ["layer3.1"], settings)
     for each in layers.values():
         conic = mc.conic_capacity(each - each.mean(axis=(0, 2), keepdims=True), draws=5).capacity
-        found, raw = (
+        theory, raw = (
             mc.mean_field_capacity(each, n_t=50, low_rank=rule) for rule in ("guarded", False)
         )
-        assert found.center_kept.min() > 0.1
-        assert found.radius.max() < 10
-        gaps = [abs(np.log(one.combined_capacity / conic)) for one in (found, raw)]
+        assert theory.center_kept.min() > 0.1
+        assert theory.radius.max() < 10
+        gaps = [abs(np.log(one.combined_capacity / conic)) for one in (theory, raw)]
         assert gaps[0] < gaps[1]
 
 
@@ -346,9 +346,9 @@ def test_anybodys_network_is_measured(suffix, form, place, capsys):
     ]  # fmt: skip
     assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
-    found = store.open_dataset(output, "capacity")
-    assert found["layer"].values.tolist() == ["input", "0", "1", "2", "3"]
-    assert dict(found.sizes) == {"layer": 5, "manifold": 5, "draw": 6}
+    stored = store.open_dataset(output, "capacity")
+    assert stored["layer"].values.tolist() == ["input", "0", "1", "2", "3"]
+    assert dict(stored.sizes) == {"layer": 5, "manifold": 5, "draw": 6}
     assert "mine: adversarial manifolds, P = 5, M = 4" in printed
     assert str(output) in printed
 
@@ -390,25 +390,25 @@ def pixels(data):
 
 def test_layers_that_cannot_be_measured_are_left_out_with_a_word(blocks, pixels, place):
     with pytest.warns(UserWarning, match="Blocks: layers are left out") as said:
-        found = layer_capacity(blocks, *pixels, manifolds=TINY, **QUIET)
-    assert found["layer"].values.tolist() == ["input", "stem", "head"]
+        measured = layer_capacity(blocks, *pixels, manifolds=TINY, **QUIET)
+    assert measured["layer"].values.tolist() == ["input", "stem", "head"]
     line = (
         "layers are left out: attention returns several tensors; shared is called more than once; "
         "sequence_first returns a tensor of shape (64, 3, 8) for 3 images; unused is not called"
     )
     assert [str(each.message) for each in said] == [f"Blocks: {line}"]
-    assert json.loads(found.attrs["remarks"]) == [line]
-    store.write(found, place / "mine.nc")
+    assert json.loads(measured.attrs["remarks"]) == [line]
+    store.write(measured, place / "mine.nc")
     assert store.open_dataset(place / "mine.nc", "capacity").attrs["run"] == "Blocks"
     assert not (place / "manifolds").exists()
 
 
 def test_of_a_named_module_that_returns_several_the_first_counts(blocks, pixels):
-    found = layer_capacity(
+    measured = layer_capacity(
         blocks, *pixels, layers=["attention"], kind="random", manifolds=TINY, **QUIET
     )
-    assert found["features"].values.tolist() == [64 * 8]
-    assert found.attrs["manifold_kind"] == "random"
+    assert measured["features"].values.tolist() == [64 * 8]
+    assert measured.attrs["manifold_kind"] == "random"
 
 
 @pytest.mark.parametrize(
@@ -437,19 +437,19 @@ def test_layers_that_cannot_be_measured_are_refused_by_name(layer, line, blocks,
 def test_layer_capacity_is_that_of_the_stage(network, data, pixels, cached):
     layers = ("input", "pool")
     stage = manifolds.analyse(network, data, TINY, "toy", CPU, layers)
-    found = layer_capacity(network, *pixels, layers=layers, manifolds=TINY, **QUIET)
+    measured = layer_capacity(network, *pixels, layers=layers, manifolds=TINY, **QUIET)
     for name in ("capacity", "radius", "dimension", "simulated_features"):
-        np.testing.assert_allclose(found[name], stage[name], rtol=1e-5)
+        np.testing.assert_allclose(measured[name], stage[name], rtol=1e-5)
 
 
 def test_without_labels_the_predictions_are_attacked(network, pixels):
     with torch.no_grad():
         predicted = network(pixels[0]).argmax(1)
     some = {"layers": ["pool"], "manifolds": TINY, **QUIET}
-    found = layer_capacity(network, pixels[0], **some)
+    measured = layer_capacity(network, pixels[0], **some)
     expected = layer_capacity(network, pixels[0], predicted, **some)
-    np.testing.assert_array_equal(found["exemplar"], expected["exemplar"])
-    np.testing.assert_allclose(found["capacity"], expected["capacity"], rtol=1e-5)
+    np.testing.assert_array_equal(measured["exemplar"], expected["exemplar"])
+    np.testing.assert_allclose(measured["capacity"], expected["capacity"], rtol=1e-5)
 
 
 def test_too_few_images_are_refused_before_anything_is_attacked(network, pixels):

@@ -33,11 +33,11 @@ def test_a_given_network_is_attacked_and_teaches(adopted, toy_sheets, capsys, mo
     arguments += ["--images", str(toy_sheets)]
     assert cli.main(arguments) == 0, capsys.readouterr().err
     at, normal, hybrid = (recipes.recipe(name, GIVEN) for name in ("at", "normal", "hybrid"))
-    found = store.open_dataset(store.path_of("logits", at.run(0)), "logits")
-    assert (found.attrs["method"], found.attrs["scale"]) == ("given", GIVEN)
+    stored = store.open_dataset(store.path_of("logits", at.run(0)), "logits")
+    assert (stored.attrs["method"], stored.attrs["scale"]) == ("given", GIVEN)
     test = images.load("cifar10", "test", toy_sheets)
     logits = natural_logits(Guarded(others.own_network().eval()), test.images, "cpu")
-    np.testing.assert_array_equal(found["logits"].values, rounded(logits))
+    np.testing.assert_array_equal(stored["logits"].values, rounded(logits))
     taught = store.open_dataset(Job("targets", at, 0).path, "targets")
     wrong = (taught["logits"].values.argmax(1) != taught["label"].values).mean()
     for student in (normal, hybrid):

@@ -27,7 +27,7 @@ TEACHERS = ("st", "at")
 
 @pytest.fixture(scope="module")
 def verdicts():
-    return {found.claim.id: found for found in judged_all()}
+    return {each.claim.id: each for each in judged_all()}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def judged(*ids):
-    return {found.claim.id: found for found in judged_all(ids)}
+    return {each.claim.id: each for each in judged_all(ids)}
 
 
 def test_the_register_is_complete_and_readable():
@@ -95,37 +95,38 @@ def test_rules_follow_the_conventions_of_the_head():
 def test_every_claim_has_a_verdict_and_a_reason_where_it_cannot_be_tested(verdicts):
     assert list(verdicts) != [claim.id for claim in claims.register()]
     assert set(verdicts) == {claim.id for claim in claims.register()}
-    for found in verdicts.values():
-        assert found.verdict in claims.VERDICTS
-        if found.verdict == claims.MISSING:
-            assert "is missing; make it with 'logitdist" in found.reason
-        if found.verdict in (claims.UNDECIDED, claims.NEEDS_SCALE, claims.UNTRAINED):
-            assert found.reason
-        assert (found.verdict == claims.UNTRAINED) == found.claim.untrained
+    for judgement in verdicts.values():
+        assert judgement.verdict in claims.VERDICTS
+        if judgement.verdict == claims.MISSING:
+            assert "is missing; make it with 'logitdist" in judgement.reason
+        if judgement.verdict in (claims.UNDECIDED, claims.NEEDS_SCALE, claims.UNTRAINED):
+            assert judgement.reason
+        assert (judgement.verdict == claims.UNTRAINED) == judgement.claim.untrained
 
 
 def test_numbers_of_the_paper_are_never_compared_with_small_networks(verdicts):
-    for found in verdicts.values():
-        if found.claim.scale == "paper" and found.scale != "paper":
-            assert found.verdict == claims.NEEDS_SCALE
-            assert not found.compared
-        if found.scale not in ("paper", None):
-            assert found.verdict != "holds"
-        if found.claim.dataset == "cifar100" and found.verdict == claims.MISSING:
-            assert "cifar100-" in found.reason
+    for judgement in verdicts.values():
+        if judgement.claim.scale == "paper" and judgement.scale != "paper":
+            assert judgement.verdict == claims.NEEDS_SCALE
+            assert not judgement.compared
+        if judgement.scale not in ("paper", None):
+            assert judgement.verdict != "holds"
+        if judgement.claim.dataset == "cifar100" and judgement.verdict == claims.MISSING:
+            assert "cifar100-" in judgement.reason
 
 
 def test_no_claim_is_decided_by_one_pair_of_trainings(verdicts):
-    alone = [found for found in verdicts.values() if len(found.seeds) == 1]
+    alone = [judgement for judgement in verdicts.values() if len(judgement.seeds) == 1]
     assert alone
-    for found in alone:
-        (value,) = found.each
-        if found.verdict in ("does not hold", "holds in direction", "holds"):
-            assert found.low < value < found.high or found.images == 0, found.claim.id
+    for judgement in alone:
+        (value,) = judgement.each
+        if judgement.verdict in ("does not hold", "holds in direction", "holds"):
+            inside = judgement.low < value < judgement.high
+            assert inside or judgement.images == 0, judgement.claim.id
 
 
 def test_surprise_comes_first(verdicts):
-    order = [claims.VERDICTS.index(found.verdict) for found in verdicts.values()]
+    order = [claims.VERDICTS.index(judgement.verdict) for judgement in verdicts.values()]
     assert order == sorted(order)
     clear = [v.clearness for v in verdicts.values() if v.verdict == "does not hold"]
     assert clear == sorted(clear, reverse=True)
@@ -143,9 +144,9 @@ def test_swapping_at_and_st_flips_the_verdicts(verdicts, copy):
         st, at = (store.open_dataset(file) for file in files)
         store.write(st.assign(at.data_vars), files[0])
         store.write(at.assign(st.data_vars), files[1])
-    for name, found in judged(*flipped).items():
+    for name, each in judged(*flipped).items():
         assert verdicts[name].verdict == "holds in direction", name
-        assert found.verdict == "does not hold", name
+        assert each.verdict == "does not hold", name
 
 
 def test_deleted_data_cannot_be_tested(copy):
@@ -153,8 +154,8 @@ def test_deleted_data_cannot_be_tested(copy):
     for file in copy.glob("logits/*-at-*"):
         file.unlink()
     terms.forget()
-    found = judged("gap-lower", "table1-at-natural", "labels-differ")
-    for name, verdict in found.items():
+    judgements = judged("gap-lower", "table1-at-natural", "labels-differ")
+    for name, verdict in judgements.items():
         scale = verdict.claim.scale or "small"
         wanted = claims.NEEDS_SCALE if verdict.claim.scale else claims.MISSING
         assert verdict.verdict == wanted, name
@@ -164,8 +165,8 @@ def test_deleted_data_cannot_be_tested(copy):
 
 def test_one_seed_is_too_few_for_pairs(copy):
     (copy / "logits" / "cifar10-small-at-seed1.nc").unlink()
-    found = judged("labels-differ")["labels-differ"]
-    assert "cifar10-small-at-seed1.nc is missing" in found.reason
+    judgement = judged("labels-differ")["labels-differ"]
+    assert "cifar10-small-at-seed1.nc is missing" in judgement.reason
 
 
 def test_a_renamed_dataset_is_refused(copy):
@@ -327,10 +328,10 @@ def test_a_sweep_takes_the_points_and_seeds_that_are_there():
 
 def test_intervals_are_those_of_the_mean():
     draws = np.random.default_rng(1).normal(3, 2, 2000)
-    found = Estimate({(0,): terms.resampled(draws)}, 2000)
-    assert found.mean == pytest.approx(draws.mean())
+    estimate = Estimate({(0,): terms.resampled(draws)}, 2000)
+    assert estimate.mean == pytest.approx(draws.mean())
     half = 1.96 * draws.std() / np.sqrt(2000)
-    assert found.interval == pytest.approx((draws.mean() - half, draws.mean() + half), abs=0.02)
+    assert estimate.interval == pytest.approx((draws.mean() - half, draws.mean() + half), abs=0.02)
     share = Estimate({(0,): np.zeros(1 + terms.RESAMPLES)}, 2000, share=True)
     assert share.interval == pytest.approx((0, 100 * 1.96**2 / (2000 + 1.96**2)), abs=1e-3)
 
@@ -360,8 +361,8 @@ def test_terms_are_the_statistics_of_the_stored_networks():
     added = np.where(natural == labels, at["adversarial_logits"].values.argmax(1), labels)
     for attacked, predictions in ((False, natural), (True, added)):
         shares = ranking.errors_by_rank(means, labels, predictions)
-        found = term(f'errors_at((2, 4), "at", attacked={attacked})')[(0,)]
-        assert found == pytest.approx(100 * shares[1:4].sum())
+        errors = term(f'errors_at((2, 4), "at", attacked={attacked})')[(0,)]
+        assert errors == pytest.approx(100 * shares[1:4].sum())
     both = at["logits"].values, st["logits"].values
     assert term('overlap(3, "at", "st")')[(0, 0)] == pytest.approx(
         ranking.average_overlap(*both)[:, 2].mean()
@@ -397,19 +398,23 @@ def test_students_by_epoch_and_their_distance_to_the_teacher(copy):
             store.write(made, copy / "logits" / f"{recipe.run(0)}.nc")
             robust[loss, epoch] = 100 * hits.mean()
             logits[loss, epoch] = made["logits"].values
-    found = judged("logits-more-readily", "consistently-better", "teacher-epoch-matters", "a7-l1")
+    judgements = judged(
+        "logits-more-readily", "consistently-better", "teacher-epoch-matters", "a7-l1"
+    )
     gains = [robust["logits", e] - robust["softmax", e] for e in range(1, 7)]
-    assert found["logits-more-readily"].value == pytest.approx(np.mean(gains))
-    assert found["consistently-better"].value == pytest.approx(min(gains))
+    assert judgements["logits-more-readily"].value == pytest.approx(np.mean(gains))
+    assert judgements["consistently-better"].value == pytest.approx(min(gains))
     of_logits = [robust["logits", e] for e in range(1, 7)]
-    assert found["teacher-epoch-matters"].value == pytest.approx(max(of_logits) - min(of_logits))
+    assert judgements["teacher-epoch-matters"].value == pytest.approx(
+        max(of_logits) - min(of_logits)
+    )
     best = int(at.attrs["checkpoint_epoch"])
     apart = [
         np.abs(logits[loss, best] - at["logits"].values).mean() for loss in ("softmax", "logits")
     ]
-    assert found["a7-l1"].value == pytest.approx(apart[0] - apart[1], rel=1e-4)
-    assert found["a7-l1"].verdict == "undecided"  # one training of each, and none repeated
-    assert found["logits-more-readily"].points == (6, 6)
+    assert judgements["a7-l1"].value == pytest.approx(apart[0] - apart[1], rel=1e-4)
+    assert judgements["a7-l1"].verdict == "undecided"  # one training of each, and none repeated
+    assert judgements["logits-more-readily"].points == (6, 6)
     next((copy / "logits").glob("*-softmax-epoch-2-*")).unlink()
     terms.forget()
     fewer = judged("logits-more-readily")["logits-more-readily"]
@@ -438,19 +443,19 @@ def test_pictures_are_measured_as_described():
                 if min(r, c, 31 - r, 31 - c) < 4
             ]
             rough.append(np.sqrt(np.var(border, axis=0).mean()))
-    found = terms.evaluate('border_roughness("at")', "cifar10", "small")
-    assert found.values[(0,)] == pytest.approx(np.mean(rough), rel=1e-3)
-    assert found.images == 1000
+    estimate = terms.evaluate('border_roughness("at")', "cifar10", "small")
+    assert estimate.values[(0,)] == pytest.approx(np.mean(rough), rel=1e-3)
+    assert estimate.images == 1000
     unit = logits / np.linalg.norm(logits, axis=1, keepdims=True)
     same, colour, means = [], [], pictures.mean((2, 3)) / 255
     for i in range(1000):
         near = [j for j in np.argsort(-(unit @ unit[i]), kind="stable") if j != i][:5]
         same += [labels[j] == labels[i] for j in near]
         colour += [np.linalg.norm(means[j] - means[i]) for j in near]
-    found = terms.evaluate('neighbour_same_class("at")', "cifar10", "small")
-    assert found.values[(0,)] == pytest.approx(100 * np.mean(same))
-    found = terms.evaluate('neighbour_distance("colour", "at")', "cifar10", "small")
-    assert found.values[(0,)] == pytest.approx(np.mean(colour), rel=1e-3)
+    estimate = terms.evaluate('neighbour_same_class("at")', "cifar10", "small")
+    assert estimate.values[(0,)] == pytest.approx(100 * np.mean(same))
+    estimate = terms.evaluate('neighbour_distance("colour", "at")', "cifar10", "small")
+    assert estimate.values[(0,)] == pytest.approx(np.mean(colour), rel=1e-3)
 
 
 def test_networks_attacked_on_fewer_images_are_compared_on_those(copy):
@@ -458,14 +463,14 @@ def test_networks_attacked_on_fewer_images_are_compared_on_those(copy):
     data = store.open_dataset(few)
     store.write(data.isel(sample=slice(500)), few)
     (copy / "logits" / "cifar10-small-st-seed1.nc").unlink()
-    found = terms.evaluate('natural("st") - natural("at")', "cifar10", "small")
+    estimate = terms.evaluate('natural("st") - natural("at")', "cifar10", "small")
     at = store.open_dataset(copy / "logits" / "cifar10-small-at-seed0.nc")
     hits = [
         distribution.is_correct(d["logits"].values[:500], d["label"].values[:500]).mean()
         for d in (data, at)
     ]
-    assert found.images == 500
-    assert found.values == {(0,): pytest.approx(100 * (hits[0] - hits[1]))}
+    assert estimate.images == 500
+    assert estimate.values == {(0,): pytest.approx(100 * (hits[0] - hits[1]))}
 
 
 def test_the_command_prints_a_line_each(capsys, monkeypatch):

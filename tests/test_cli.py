@@ -258,23 +258,23 @@ def test_logits_by_epoch_are_those_of_the_kept_checkpoints(world, toy_sheets, ca
     arguments = ["make", "figure1", "--seed", "0", "--images", str(toy_sheets)]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.count("epochs/") == 4
-    found = store.open_dataset(store.path_of("epochs", "cifar10-small-at-seed0"), "epochs")
+    stored = store.open_dataset(store.path_of("epochs", "cifar10-small-at-seed0"), "epochs")
     other = store.open_dataset(store.path_of("epochs", "cifar10-small-st-seed0"), "epochs")
-    assert found["epoch"].values.tolist() == [1, 2]
-    assert found["test"].values.sum() == 100
-    assert (~found["test"].values).sum() == 150
-    np.testing.assert_array_equal(found["index"], other["index"])
-    for name, part in (("test", found["test"].values), ("train", ~found["test"].values)):
+    assert stored["epoch"].values.tolist() == [1, 2]
+    assert stored["test"].values.sum() == 100
+    assert (~stored["test"].values).sum() == 150
+    np.testing.assert_array_equal(stored["index"], other["index"])
+    for name, part in (("test", stored["test"].values), ("train", ~stored["test"].values)):
         data = images.load("cifar10", name, toy_sheets)
         position = {index: i for i, index in enumerate(data.index)}
-        some = data.take(np.array([position[i] for i in found["index"].values[part]]))
-        np.testing.assert_array_equal(some.labels, found["label"].values[part])
+        some = data.take(np.array([position[i] for i in stored["index"].values[part]]))
+        np.testing.assert_array_equal(some.labels, stored["label"].values[part])
         for row, epoch in enumerate((1, 2)):
             checkpoint = Checkpoint.load(epoch_file(recipes.recipe("at"), 0, epoch))
             natural = network.natural_logits(checkpoint.model(10), some.images, "cpu")
             ordered = np.sort(natural, 1)
             for variable, column in (("largest", -1), ("second", -2)):
-                values = found[variable].values[row, part]
+                values = stored[variable].values[row, part]
                 np.testing.assert_allclose(values, ordered[:, column], atol=1 / 128 + 1e-3)
                 assert (values * 64 == np.round(values * 64)).all()
     monkeypatch.setattr(run, "STAGES", {})

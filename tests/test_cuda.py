@@ -125,12 +125,12 @@ def test_verdicts_are_those_of_the_cpu(toy_world, toy_sheets):
     model = Checkpoint.load(make(Job("train", recipes.recipe("at"), 0, 2), options)).model(10)
     pixels, labels = (torch.from_numpy(each) for each in toy.arrays(20, 2))
     images, settings = to_float(pixels), Evaluation(eps=1 / 255, iterations=30)
-    found = {}
+    judged = {}
     for device in ("cpu", "cuda"):
-        found[device] = attack.verdicts(
+        judged[device] = attack.verdicts(
             model.to(device), images.to(device), labels.to(device), torch.arange(200), settings
         )
-    ours, reference = found["cuda"], found["cpu"]
+    ours, reference = judged["cuda"], judged["cpu"]
     torch.testing.assert_close(ours.logits.cpu(), reference.logits, atol=1e-4, rtol=1e-4)
     robust = reference.robust[-1]
     assert 0 < robust.sum() < (reference.logits.argmax(1) == labels).sum()
@@ -142,8 +142,8 @@ def test_strict_float32_does_not_round_to_tf32():
     images, weights = (torch.randn(4, 64, 16, 16, generator=draws) for _ in range(2))
     exact = functional.conv2d(images.double(), weights[:, :, :3, :3].double())
     with strict_float32():
-        found = functional.conv2d(images.cuda(), weights[:, :, :3, :3].cuda())
+        convolved = functional.conv2d(images.cuda(), weights[:, :, :3, :3].cuda())
         product = images.flatten(1).cuda() @ weights.flatten(1).cuda().T
-    torch.testing.assert_close(found.cpu().double(), exact, atol=1e-3, rtol=1e-5)  # TF32: 1e-2
+    torch.testing.assert_close(convolved.cpu().double(), exact, atol=1e-3, rtol=1e-5)  # TF32: 1e-2
     exact_product = images.flatten(1).double() @ weights.flatten(1).double().T
     torch.testing.assert_close(product.cpu().double(), exact_product, atol=2e-3, rtol=1e-5)

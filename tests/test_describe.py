@@ -20,15 +20,15 @@ def stored(count=None):
 
 def test_a_profile_holds_the_plain_statistics():
     at = stored()
-    found, logits = describe.profile(at), at["logits"].values
+    profile, logits = describe.profile(at), at["logits"].values
     robust = at["robust"].values[-1]
     order = np.argsort(distribution.logit_gap(logits))
     quarter = len(order) // 4
-    assert found["low"] == pytest.approx(100 * robust[order[:quarter]].mean(), abs=0.1)
-    assert found["high"] == pytest.approx(100 * robust[order[-quarter:]].mean(), abs=0.1)
+    assert profile["low"] == pytest.approx(100 * robust[order[:quarter]].mean(), abs=0.1)
+    assert profile["high"] == pytest.approx(100 * robust[order[-quarter:]].mean(), abs=0.1)
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert found["sure"] == pytest.approx(softmax.max(1).mean())
-    assert found["max"] == pytest.approx(logits.max(1).mean())
+    assert profile["sure"] == pytest.approx(softmax.max(1).mean())
+    assert profile["max"] == pytest.approx(logits.max(1).mean())
 
 
 def test_each_row_says_how_many_images_and_which_attack():

@@ -147,14 +147,14 @@ def test_titles_are_the_first_lines_of_the_scripts():
 def test_a_sweep_compares_on_common_images_and_seeds(results):
     some = toy_results.STUDENTS[1:3]
     runs = selection.select("logits", ["normal"], optional=lambda scale: some, paired=False)
-    found, about = selection.sweep(runs)
+    chosen, about = selection.sweep(runs)
     assert "seed 0, attacked on the first 90 test images" in about
     for name in ("normal", "fix-3-permute"):
         dataset = toy_results.logits(recipes.recipe(name), 0, toy_results.SWEEP_SAMPLES)
         share = dataset["robust"].values[-1].mean()
-        assert found[name].adversarial == pytest.approx(100 * share)
+        assert chosen[name].adversarial == pytest.approx(100 * share)
         low, high = naive.wilson_interval(share, 90)
-        assert found[name].interval("adversarial") == pytest.approx((100 * low, 100 * high))
+        assert chosen[name].interval("adversarial") == pytest.approx((100 * low, 100 * high))
 
 
 @pytest.mark.parametrize("rounding", [1 / 64, 1 / 1024])

@@ -45,8 +45,8 @@ def _same(a: object, b: object) -> bool:
 
 
 def _checkpoint(path: Path) -> object:
-    found = checkpoint.Checkpoint.load(path)
-    return {name: tensor.numpy() for name, tensor in found.tensors.items()}
+    loaded = checkpoint.Checkpoint.load(path)
+    return {name: tensor.numpy() for name, tensor in loaded.tensors.items()}
 
 
 def _folder(path: Path) -> object:
@@ -88,8 +88,8 @@ def files(toy_world, toy_sheets):
 
 
 def _fingerprint(folder: Path) -> dict[str, str]:
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -104,14 +104,14 @@ def test_damaged_files(kind, files):
         path.write_bytes(_damage(good, draws))
         before = _fingerprint(files)
         try:
-            found = read(path)
+            opened = read(path)
         except ReproError as error:
             message = str(error)
             assert len(message.splitlines()) == 1
             assert len(message) > 20
         else:
             harmless += 1  # the damage is in bytes that carry nothing
-            assert found == {} or _same(found, reference)
+            assert opened == {} or _same(opened, reference)
         assert _fingerprint(files) == before
     assert harmless < FLIPS
     if kind in ("dataset", "checkpoint"):

@@ -65,16 +65,16 @@ def test_anchors_and_distances_agree_with_the_naive_twin(kind):
     rng = np.random.default_rng(KINDS.index(kind))
     for _ in range(10):
         points, t, kappa = problem(kind, rng)
-        found = mc.anchor_points(points, t, kappa, multipliers=True)
+        solutions = mc.anchor_points(points, t, kappa, multipliers=True)
         s, f = naive.anchor(points, t[:, 0], kappa)
-        assert found.solved.all()
-        assert found.sq_distance[0] == pytest.approx(f, rel=1e-9, abs=1e-12)
-        assert (found.multipliers >= 0).all()
+        assert solutions.solved.all()
+        assert solutions.sq_distance[0] == pytest.approx(f, rel=1e-9, abs=1e-12)
+        assert (solutions.multipliers >= 0).all()
         # v = t - Σ α s satisfies every constraint.
-        v = t - points @ found.multipliers
+        v = t - points @ solutions.multipliers
         assert (points.T @ v).max() + kappa < 1e-9 * max(1, np.abs(points).max())
         if kind in ("cloud", "segment", "off centre"):
-            np.testing.assert_allclose(found.anchors[:, 0], s, rtol=1e-7, atol=1e-7)
+            np.testing.assert_allclose(solutions.anchors[:, 0], s, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -85,14 +85,14 @@ def test_least_squares_agree_with_brute_force(signed):
         points = rng.standard_normal((rank, size))
         sign = rng.choice([-1.0, 1.0], size) if signed else np.ones(size)
         t = rng.standard_normal((rank, 3))
-        found = anchors.solve(points, t, sign)
+        solutions = anchors.solve(points, t, sign)
         for column in range(3):
             q = points.T @ t[:, column]
             expected = naive.nonnegative_least_squares(points.T @ points, q, sign)
             np.testing.assert_allclose(
-                points @ found.multipliers[column], points @ expected, atol=1e-9
+                points @ solutions.multipliers[column], points @ expected, atol=1e-9
             )
-            assert (sign * found.multipliers[column] >= 0).all()
+            assert (sign * solutions.multipliers[column] >= 0).all()
 
 
 def test_variables_leave_when_others_enter():
@@ -103,11 +103,11 @@ def test_variables_leave_when_others_enter():
         points = rng.standard_normal((6, 30)) * np.array([[30, 10, 3, 1, 0.3, 0.1]]).T
         points[-1] = 1
         t = rng.standard_normal((6, 5))
-        found = mc.anchor_points(points, t, multipliers=True)
+        solutions = mc.anchor_points(points, t, multipliers=True)
         for column in range(5):
             _, f = naive.anchor(points, t[:, column], 0.0)
-            assert found.sq_distance[column] == pytest.approx(f, rel=1e-9, abs=1e-12)
-        entered = found.iterations.sum()
+            assert solutions.sq_distance[column] == pytest.approx(f, rel=1e-9, abs=1e-12)
+        entered = solutions.iterations.sum()
         dropped += entered > 0
     assert dropped
 
@@ -151,8 +151,8 @@ def test_a_fallback_that_gives_up_leaves_the_flag(monkeypatch):
     monkeypatch.setattr(anchors, "ACCEPTED", -1.0)
     rng = np.random.default_rng(5)
     points = np.vstack([rng.standard_normal((3, 8)), np.ones(8)])
-    found = anchors.solve(points, rng.standard_normal((4, 5)))
-    assert found.kkt_residual.max() < 1e-12  # the first answer stands
+    solutions = anchors.solve(points, rng.standard_normal((4, 5)))
+    assert solutions.kkt_residual.max() < 1e-12  # the first answer stands
 
 
 def test_results_do_not_depend_on_threads_or_chunks(monkeypatch):
@@ -176,9 +176,9 @@ def quantiles(count):
 @pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, 2.0])
 def test_points(kappa):
     t0 = quantiles(200 if not JIT else 4000)[None]
-    found = mc.anchor_points(np.ones((1, 1)), t0, kappa)
-    assert 1 / found.sq_distance.mean() == pytest.approx(mc.point_capacity(kappa), rel=3e-2)
-    np.testing.assert_allclose(found.sq_distance, np.maximum(t0[0] + kappa, 0) ** 2)
+    solutions = mc.anchor_points(np.ones((1, 1)), t0, kappa)
+    assert 1 / solutions.sq_distance.mean() == pytest.approx(mc.point_capacity(kappa), rel=3e-2)
+    np.testing.assert_allclose(solutions.sq_distance, np.maximum(t0[0] + kappa, 0) ** 2)
 
 
 def ball_by_quadrature(radius, dimension, kappa, nodes, corners=100):
@@ -191,10 +191,10 @@ def ball_by_quadrature(radius, dimension, kappa, nodes, corners=100):
         angle = 2 * np.pi * np.arange(corners) / corners
         points = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.ones(corners)])
         t = np.stack([r, np.zeros_like(r), t0])
-    found = mc.anchor_points(points, t, kappa)
-    s = found.anchors[:-1]
+    solutions = mc.anchor_points(points, t, kappa)
+    s = solutions.anchors[:-1]
     along = (t[:-1] * s).sum(0) ** 2 / (s**2).sum(0)
-    return 1 / found.sq_distance.mean(), np.sqrt((s**2).sum(0).mean()), along.mean()
+    return 1 / solutions.sq_distance.mean(), np.sqrt((s**2).sum(0).mean()), along.mean()
 
 
 @pytest.mark.parametrize("dimension", [1, 2])
@@ -300,15 +300,15 @@ def test_points_of_any_size_have_the_anchors_of_the_limit(size):
     """Small ones are one point, large ones a cone from the origin."""
     rng = np.random.default_rng(8)
     shape, t = rng.standard_normal((4, 9)), rng.standard_normal((5, 30))
-    found = mc.anchor_points(np.vstack([size * shape, np.ones(9)]), t, multipliers=True)
+    solutions = mc.anchor_points(np.vstack([size * shape, np.ones(9)]), t, multipliers=True)
     if size < 1:
         limit = np.maximum(t[-1], 0) ** 2
     else:
         limit = [naive.sq_projection_on_cone(shape, vector[:-1]) for vector in t.T]
-    np.testing.assert_allclose(found.sq_distance, limit, rtol=1e-9, atol=1e-12)
-    assert found.kkt_residual.max() < 1e-12
-    assert np.isfinite(found.anchors).all()
-    assert (found.multipliers >= 0).all()
+    np.testing.assert_allclose(solutions.sq_distance, limit, rtol=1e-9, atol=1e-12)
+    assert solutions.kkt_residual.max() < 1e-12
+    assert np.isfinite(solutions.anchors).all()
+    assert (solutions.multipliers >= 0).all()
 
 
 def test_vectors_beyond_any_gaussian_are_refused():

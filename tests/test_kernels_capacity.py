@@ -37,18 +37,18 @@ def vectors_for(manifolds, n_t, seed=0):
 def test_all_measures_agree_with_the_naive_twin(definition, shape, kappa):
     manifolds = clouds(features=shape[0], points=shape[1])
     t_vecs = vectors_for(manifolds, 25)
-    found = mc.mean_field_capacity(
+    theory = mc.mean_field_capacity(
         manifolds, kappa, n_t=25, t_vecs=t_vecs, low_rank=False, definition=definition
     )
     for i, points in enumerate(naive.normalised(list(manifolds))):
         capacity, radius, dimension = naive.moments(points, kappa, t_vecs[i], definition)
-        assert found["capacity"][i] == pytest.approx(capacity, rel=1e-8)
-        assert found["radius"][i] == pytest.approx(radius, rel=1e-8)
-        assert found["dimension"][i] == pytest.approx(dimension, rel=1e-8)
-    assert found["combined_capacity"] == pytest.approx(1 / np.mean(1 / found["capacity"]))
-    assert found["low_rank_dimension"] == 0
-    assert found["kkt_residual"] < 1e-12
-    assert found["unsolved"] == 0
+        assert theory["capacity"][i] == pytest.approx(capacity, rel=1e-8)
+        assert theory["radius"][i] == pytest.approx(radius, rel=1e-8)
+        assert theory["dimension"][i] == pytest.approx(dimension, rel=1e-8)
+    assert theory["combined_capacity"] == pytest.approx(1 / np.mean(1 / theory["capacity"]))
+    assert theory["low_rank_dimension"] == 0
+    assert theory["kkt_residual"] < 1e-12
+    assert theory["unsolved"] == 0
 
 
 def test_ragged_manifolds_float32_and_memory_maps_give_the_same(tmp_path):
@@ -59,9 +59,9 @@ def test_ragged_manifolds_float32_and_memory_maps_give_the_same(tmp_path):
         np.save(tmp_path / f"{i}.npy", manifold)
         mapped.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
     for other in (manifolds, mapped):
-        found = mc.mean_field_capacity(other, n_t=20)
+        theory = mc.mean_field_capacity(other, n_t=20)
         for name in reference:
-            np.testing.assert_array_equal(found[name], reference[name])
+            np.testing.assert_array_equal(theory[name], reference[name])
 
 
 def test_results_do_not_depend_on_threads():
@@ -83,12 +83,12 @@ def test_results_do_not_depend_on_threads():
 def test_results_do_not_depend_on_the_threads_of_blas(function):
     manifolds = clouds(20, features=200)
     options = {"n_t": 10} if function is mc.mean_field_capacity else {"draws": 4}
-    found = []
+    results = []
     for limit in (1, 2):
         with threadpool_limits(limit, user_api="blas"):
-            found.append(function(manifolds, **options))
-    for name in found[0]:
-        np.testing.assert_array_equal(found[0][name], found[1][name])
+            results.append(function(manifolds, **options))
+    for name in results[0]:
+        np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
 def test_given_vectors_refer_to_scipys_frame_and_drawn_ones_have_the_same_law():
@@ -116,11 +116,11 @@ def test_the_frame_of_given_vectors_is_scipys(kind):
             points = points[:, :1]
         points -= points.mean(axis=1, keepdims=True)
         expected = qr(points, mode="economic")[1]
-        found = capacity._qr_frame(points, points.T @ points)
+        frame = capacity._qr_frame(points, points.T @ points)
         if kind in ("generic", "one point") or count == 2:
-            np.testing.assert_allclose(found, expected, atol=1e-12)
+            np.testing.assert_allclose(frame, expected, atol=1e-12)
         else:  # where directions are left to rounding, LAPACK has to be asked
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(frame, expected)
 
 
 def test_standard_errors_match_the_spread_over_seeds():
@@ -160,10 +160,12 @@ def test_limits_of_small_and_large_balls(radius, limit):
     """Points at R → 0; 1/(D + 1/2) at R → ∞, here for D = 2."""
     manifolds = sphere_manifolds(radius, 2, points=60 if JIT else 12)
     t_vecs = vectors_for(manifolds, 3000 if JIT else 300)
-    found = mc.mean_field_capacity(manifolds, n_t=t_vecs[0].shape[1], t_vecs=t_vecs, low_rank=False)
-    error = 5 * found["combined_capacity_se"] + (0.0 if JIT else 0.1)
-    assert found["combined_capacity"] == pytest.approx(limit, abs=error)
-    assert found["kkt_residual"] < 1e-10
+    theory = mc.mean_field_capacity(
+        manifolds, n_t=t_vecs[0].shape[1], t_vecs=t_vecs, low_rank=False
+    )
+    error = 5 * theory["combined_capacity_se"] + (0.0 if JIT else 0.1)
+    assert theory["combined_capacity"] == pytest.approx(limit, abs=error)
+    assert theory["kkt_residual"] < 1e-10
 
 
 @pytest.mark.parametrize("count", [2, 5, 9])
@@ -181,10 +183,10 @@ def test_the_frame_does_not_depend_on_rounding(count):
 
 def test_a_manifold_of_single_points_is_a_point():
     rng = np.random.default_rng(0)
-    found = mc.mean_field_capacity(rng.standard_normal((4, 30, 1)), n_t=3000, low_rank=False)
-    assert found["combined_capacity"] == pytest.approx(2, abs=5 * found["combined_capacity_se"])
-    np.testing.assert_allclose(found["radius"], 0, atol=1e-12)
-    np.testing.assert_array_equal(found["dimension"], 0)
+    theory = mc.mean_field_capacity(rng.standard_normal((4, 30, 1)), n_t=3000, low_rank=False)
+    assert theory["combined_capacity"] == pytest.approx(2, abs=5 * theory["combined_capacity_se"])
+    np.testing.assert_allclose(theory["radius"], 0, atol=1e-12)
+    np.testing.assert_array_equal(theory["dimension"], 0)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -236,8 +238,8 @@ def correlated_centers(features=40, count=9, rank=2, seed=0):
 
 
 def test_centre_correlation_agrees_with_the_naive_twin():
-    found = mc.center_correlation(correlated_centers())
-    assert found == pytest.approx(naive.center_correlation(correlated_centers()))
+    correlation = mc.center_correlation(correlated_centers())
+    assert correlation == pytest.approx(naive.center_correlation(correlated_centers()))
 
 
 @pytest.mark.parametrize("evenness", [0.0, 1.0])
@@ -261,18 +263,18 @@ def test_the_low_rank_cost_and_its_gradient_agree_with_the_naive_twin(evenness):
 @pytest.mark.parametrize("rule", ["guarded", "package"])
 def test_the_search_finds_planted_structure(rule):
     middles = correlated_centers(features=200, count=14, rank=2)
-    found = mc.low_rank(middles, rule, n_reps=4)
-    assert found.correlation == pytest.approx(mc.center_correlation(middles))
+    reduced = mc.low_rank(middles, rule, n_reps=4)
+    assert reduced.correlation == pytest.approx(mc.center_correlation(middles))
     left = middles - middles.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(left, axis=0)
-    left -= found.basis @ (found.basis.T @ left)
-    assert naive.center_correlation(left) == pytest.approx(found.residuals[found.rank - 1])
-    np.testing.assert_allclose(found.kept, np.linalg.norm(left, axis=0) / lengths)
-    np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(found.rank), atol=1e-9)
+    left -= reduced.basis @ (reduced.basis.T @ left)
+    assert naive.center_correlation(left) == pytest.approx(reduced.residuals[reduced.rank - 1])
+    np.testing.assert_allclose(reduced.kept, np.linalg.norm(left, axis=0) / lengths)
+    np.testing.assert_allclose(reduced.basis.T @ reduced.basis, np.eye(reduced.rank), atol=1e-9)
     if rule == "guarded":
-        assert found.rank == 2
+        assert reduced.rank == 2
     else:
-        assert found.residuals.argmin() + 1 == found.rank
+        assert reduced.residuals.argmin() + 1 == reduced.rank
 
 
 @pytest.mark.parametrize(
@@ -282,11 +284,11 @@ def test_the_search_finds_planted_structure(rule):
 def test_a_slow_general_solver_finds_no_lower_cost(rule, evenness, seed):
     middles = correlated_centers(count=7, rank=2, seed=seed)
     x, _ = centers.coordinates(middles)
-    found = mc.low_rank(middles, rule, n_reps=6)
-    assert found.rank > 0
-    rank = found.rank if rule == "guarded" else 1
+    reduced = mc.low_rank(middles, rule, n_reps=6)
+    assert reduced.rank > 0
+    rank = reduced.rank if rule == "guarded" else 1
     slow = naive.lowest_cost(x, rank, evenness, starts=2 if JIT else 1, seed=0)
-    assert found.costs[rank - 1] <= slow * (1 + 1e-4)
+    assert reduced.costs[rank - 1] <= slow * (1 + 1e-4)
 
 
 def test_the_guarded_rule_needs_no_seed_and_no_starts():
@@ -323,10 +325,10 @@ def test_the_guarded_rule_is_nearer_to_conic_geometry_than_the_packages_or_none(
         centred = manifolds - manifolds.mean(axis=(0, 2), keepdims=True)
         conic = mc.conic_capacity(centred, draws=200).capacity
         for rule, each in gaps.items():
-            found = mc.mean_field_capacity(manifolds, n_t=200, low_rank=rule)
-            each.append(np.log(found.combined_capacity / conic))
+            theory = mc.mean_field_capacity(manifolds, n_t=200, low_rank=rule)
+            each.append(np.log(theory.combined_capacity / conic))
             if rule == "guarded":
-                assert found.center_kept.min() > 0.3
+                assert theory.center_kept.min() > 0.3
     far = {rule: np.sqrt(np.mean(np.square(each))) for rule, each in gaps.items()}
     assert far["guarded"] < 0.75 * min(far["package"], far[False])
     assert np.abs(gaps["guarded"]).max() < np.log(1.25)
@@ -337,13 +339,13 @@ def test_the_guarded_rule_is_nearer_to_conic_geometry_than_the_packages_or_none(
 def test_few_random_manifolds_keep_their_centres(count):
     """Removing one dimension of P = 3 takes 40 % of the capacity; nothing is to be removed."""
     manifolds = clouds(count, features=200, points=10)
-    found = mc.mean_field_capacity(manifolds, n_t=2000)
+    theory = mc.mean_field_capacity(manifolds, n_t=2000)
     raw = mc.mean_field_capacity(manifolds, n_t=2000, low_rank=False)
-    assert found.low_rank_dimension == 0
-    assert found.combined_capacity == raw.combined_capacity
+    assert theory.low_rank_dimension == 0
+    assert theory.combined_capacity == raw.combined_capacity
     package = mc.mean_field_capacity(manifolds, n_t=2000, low_rank="package")
     conic = mc.conic_capacity(manifolds - manifolds.mean(axis=(0, 2), keepdims=True), draws=500)
-    gaps = [abs(np.log(one.combined_capacity / conic.capacity)) for one in (found, package)]
+    gaps = [abs(np.log(one.combined_capacity / conic.capacity)) for one in (theory, package)]
     assert gaps[0] < gaps[1]
 
 
@@ -358,9 +360,9 @@ def test_more_starts_never_cost_more():
 def test_stability_chooses_the_start_in_which_the_least_kept_centre_keeps_most():
     middles = correlated_centers(rank=3, count=8)
     x, _ = centers.coordinates(middles)
-    found = mc.low_rank(middles, "package", n_reps=5, choose="stability")
+    reduced = mc.low_rank(middles, "package", n_reps=5, choose="stability")
     cheap = mc.low_rank(middles, "package", n_reps=5)
-    assert found.costs[0] >= cheap.costs[0] * (1 - 1e-9)
+    assert reduced.costs[0] >= cheap.costs[0] * (1 - 1e-9)
 
     def least_kept(v):
         return (np.linalg.norm(x - x @ v @ v.T, axis=1) / np.linalg.norm(x, axis=1)).min()
@@ -369,15 +371,15 @@ def test_stability_chooses_the_start_in_which_the_least_kept_centre_keeps_most()
     starts = [centers._leading_direction(x)] + [x.T @ rng.standard_normal(8) for _ in range(4)]
     ends = [centers.minimise(x, x @ x.T, (s / np.linalg.norm(s))[:, None], 0.0) for s in starts]
     best = max(ends, key=lambda end: least_kept(end[0]))
-    assert found.costs[0] == pytest.approx(best[1], rel=1e-6)
+    assert reduced.costs[0] == pytest.approx(best[1], rel=1e-6)
     assert best[1] > 1.0001 * min(cost for _, cost in ends)  # so there was something to choose
 
 
 def test_the_search_stops_after_three_increases():
     rng = np.random.default_rng(0)
-    found = mc.low_rank(rng.standard_normal((300, 25)), "package")
-    assert len(found.residuals) < 24
-    assert (np.diff(found.residuals[-4:]) > 0).all()
+    reduced = mc.low_rank(rng.standard_normal((300, 25)), "package")
+    assert len(reduced.residuals) < 24
+    assert (np.diff(reduced.residuals[-4:]) > 0).all()
 
 
 def test_a_descent_from_a_minimum_stays_there():
@@ -415,8 +417,8 @@ def annihilate(monkeypatch, points, which):
     direction = deviations[:, which] + 1e-5 * np.arange(len(deviations)) / len(deviations)
 
     def step(centers, *_):
-        found = mc.low_rank(centers)
-        return dataclasses.replace(found, basis=(direction / np.linalg.norm(direction))[:, None])
+        reduced = mc.low_rank(centers)
+        return dataclasses.replace(reduced, basis=(direction / np.linalg.norm(direction))[:, None])
 
     monkeypatch.setattr(capacity, "find_low_rank", step)
 
@@ -425,12 +427,12 @@ def test_an_annihilated_centre_is_flagged_and_left_out(monkeypatch):
     points = clouds(6, features=30)
     annihilate(monkeypatch, points, 2)
     with pytest.warns(RuntimeWarning, match=r"manifolds \[2\]: keep less than 0.001 of their"):
-        found = mc.mean_field_capacity(points, n_t=50)
-    assert found.flagged.tolist() == [False, False, True, False, False, False]
-    assert 0 < found.center_kept[2] < 1e-3 < found.center_kept[0]
-    assert found.radius[2] > 1000
-    kept = found.capacity[~found.flagged]
-    assert found.combined_capacity == pytest.approx(1 / np.mean(1 / kept))
+        theory = mc.mean_field_capacity(points, n_t=50)
+    assert theory.flagged.tolist() == [False, False, True, False, False, False]
+    assert 0 < theory.center_kept[2] < 1e-3 < theory.center_kept[0]
+    assert theory.radius[2] > 1000
+    kept = theory.capacity[~theory.flagged]
+    assert theory.combined_capacity == pytest.approx(1 / np.mean(1 / kept))
     monkeypatch.setattr(capacity, "KEPT", 2.0)
     with pytest.warns(RuntimeWarning, match=r"manifolds \[0, 1, 2, 3, 4, 5\]: keep less"):
         assert np.isnan(mc.mean_field_capacity(points, n_t=5).combined_capacity)
@@ -443,8 +445,8 @@ def test_an_annihilated_centre_is_flagged_and_left_out(monkeypatch):
 
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_few_manifolds_leave_at_least_one_direction(count):
-    found = mc.low_rank(correlated_centers(count=count))
-    assert found.rank <= max(count - 2, 0)
+    reduced = mc.low_rank(correlated_centers(count=count))
+    assert reduced.rank <= max(count - 2, 0)
     result = mc.mean_field_capacity(clouds(count), n_t=20)
     assert np.isfinite(result["capacity"]).all()
 
@@ -581,17 +583,17 @@ def test_the_drop_in_warns_of_a_centre_on_the_global_mean():
 
 
 def test_results_are_mappings_with_labels():
-    found = mc.mean_field_capacity(clouds(), n_t=10)
-    assert found["capacity"] is found.capacity
-    assert len(found) == len(list(found))
+    theory = mc.mean_field_capacity(clouds(), n_t=10)
+    assert theory["capacity"] is theory.capacity
+    assert len(theory) == len(list(theory))
     with pytest.raises(AttributeError, match="no 'capactiy': expected one of capacity"):
-        _ = found.capactiy
-    dataset = found.to_xarray()
+        _ = theory.capactiy
+    dataset = theory.to_xarray()
     assert dataset.sizes == {"manifold": 5}
     assert dataset.attrs["definition"] == "paper"
-    assert float(dataset["combined_capacity"]) == found.combined_capacity
-    assert "combined_capacity" in repr(found)
-    assert "(manifold 5)" in repr(found)
+    assert float(dataset["combined_capacity"]) == theory.combined_capacity
+    assert "combined_capacity" in repr(theory)
+    assert "(manifold 5)" in repr(theory)
 
 
 GOOD = clouds(3)

@@ -15,8 +15,8 @@ def test_what_the_fuzz_calls_nonsense(monkeypatch, capsys):
     """It can fail: results out of bounds, other errors, and results that depend on scale."""
     manifolds = fuzz_kernels.cloud(fuzz_kernels.np.random.default_rng(0), degenerate=False)
     for value, message in ((-1.0, "is negative"), (float("nan"), "is NaN"), (1.5, "is over one")):
-        found = fuzz_kernels.nonsense(None, (manifolds,), {}, {"0": value, "correlation": value})
-        assert message in (found or "") or (value == 1.5 and found is None)
+        nonsense = fuzz_kernels.nonsense(None, (manifolds,), {}, {"0": value, "correlation": value})
+        assert message in (nonsense or "") or (value == 1.5 and nonsense is None)
     _, failure = fuzz_kernels.call(lambda: 1 / 0, (), {})
     assert failure.startswith("unclear: ZeroDivisionError")
     _, failure = fuzz_kernels.call(int, ("x",), {})

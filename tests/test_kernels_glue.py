@@ -132,27 +132,27 @@ def test_an_anchor_at_the_origin_doubles_the_radius_of_small_balls():
 
 
 def test_points_have_neither_dimension_nor_radius():
-    found = mc.glue(np.eye(12)[:, :, None] * 3.0, draws=400)
-    assert found.capacity == pytest.approx(2, abs=4 * found.capacity_se)
-    assert (found.dimension, found.radius, found.utility) == (0, 0, 0)
-    assert found.approximate_capacity == np.inf
-    assert found.center_alignment == 0
-    assert np.isnan(found.axis_alignment)
-    assert np.isnan(found.center_axis_alignment)
+    geometry = mc.glue(np.eye(12)[:, :, None] * 3.0, draws=400)
+    assert geometry.capacity == pytest.approx(2, abs=4 * geometry.capacity_se)
+    assert (geometry.dimension, geometry.radius, geometry.utility) == (0, 0, 0)
+    assert geometry.approximate_capacity == np.inf
+    assert geometry.center_alignment == 0
+    assert np.isnan(geometry.axis_alignment)
+    assert np.isnan(geometry.center_axis_alignment)
 
 
 def test_two_manifolds_that_differ_in_size():
     """In orthogonal planes: a point, and a segment of half length 1 at distance 1."""
     point = np.array([[2.0], [0.0], [0.0]])
     segment = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, 1.0]])
-    found = mc.glue([point, segment], draws=4000 if JIT else 400, inactive="nearest")
-    np.testing.assert_allclose(found.manifold_dimension[0], 0, atol=1e-12)
-    assert found.dimension == pytest.approx(found.manifold_dimension.mean())
-    assert found.dimension_se > 0
+    geometry = mc.glue([point, segment], draws=4000 if JIT else 400, inactive="nearest")
+    np.testing.assert_allclose(geometry.manifold_dimension[0], 0, atol=1e-12)
+    assert geometry.dimension == pytest.approx(geometry.manifold_dimension.mean())
+    assert geometry.dimension_se > 0
     inverse = 0.5 * (0.5 + mc.ball_capacity(1, 1) ** -1)
-    assert 1 / found.capacity == pytest.approx(inverse, rel=0.1)
-    assert 0.9 < found.manifold_radius[1] <= 1.001
-    assert found.center_alignment == pytest.approx(0, abs=1e-12)
+    assert 1 / geometry.capacity == pytest.approx(inverse, rel=0.1)
+    assert 0.9 < geometry.manifold_radius[1] <= 1.001
+    assert geometry.center_alignment == pytest.approx(0, abs=1e-12)
 
 
 def test_results_depend_on_neither_threads_nor_scale_nor_padding():
@@ -168,9 +168,9 @@ def test_results_depend_on_neither_threads_nor_scale_nor_padding():
 
 def test_draws_without_unique_anchors_are_counted_and_warned_of():
     with pytest.warns(UserWarning, match="in 10 of 10 draws the anchors are not unique"):
-        found = mc.glue(clouds(10, 3, 5, 0), draws=10)
-    assert found.ambiguous_share == 1
-    assert found.capacity == pytest.approx(10 / np.mean(found.sq_projection))
+        geometry = mc.glue(clouds(10, 3, 5, 0), draws=10)
+    assert geometry.ambiguous_share == 1
+    assert geometry.capacity == pytest.approx(10 / np.mean(geometry.sq_projection))
 
 
 @pytest.mark.parametrize(

@@ -205,8 +205,8 @@ def test_a_tensor_elsewhere_is_refused():
 def test_a_manifold_of_zeros_does_not_set_the_scale():
     manifolds = [np.zeros((6, 3)), *GOOD[1:]]
     tiny = [manifold * 2.0**-900 for manifold in manifolds]
-    reference, found = (mc.mean_field_capacity(m, n_t=5) for m in (manifolds, tiny))
-    np.testing.assert_array_equal(found.capacity, reference.capacity)
+    reference, theory = (mc.mean_field_capacity(m, n_t=5) for m in (manifolds, tiny))
+    np.testing.assert_array_equal(theory.capacity, reference.capacity)
     same = [np.zeros((6, 3))] * 2
     assert "coincides with the global mean" in refusal(mc.mean_field_capacity, same)
 
@@ -215,19 +215,19 @@ def test_a_manifold_of_zeros_does_not_set_the_scale():
 @pytest.mark.parametrize("scale", [1e-300, 1e-160, 3e-5, 7e4, 1e160, 1e300])
 def test_scale_changes_nothing(kernel, scale):
     reference = KERNELS[kernel](GOOD)
-    found = KERNELS[kernel](GOOD * scale)
+    result = KERNELS[kernel](GOOD * scale)
     for name in reference if not isinstance(reference, tuple) else range(len(reference)):
         expected = reference[name] * scale if name == "center_norm" else reference[name]
         if name != "kkt_residual":
-            np.testing.assert_allclose(found[name], expected, rtol=1e-6, err_msg=str(name))
+            np.testing.assert_allclose(result[name], expected, rtol=1e-6, err_msg=str(name))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_scaling_by_a_power_of_two_keeps_every_bit(kernel):
-    reference, found = KERNELS[kernel](GOOD), KERNELS[kernel](GOOD * 2.0**400)
+    reference, result = KERNELS[kernel](GOOD), KERNELS[kernel](GOOD * 2.0**400)
     for name in reference if not isinstance(reference, tuple) else range(len(reference)):
         expected = reference[name] * 2.0**400 if name == "center_norm" else reference[name]
-        np.testing.assert_array_equal(found[name], expected)
+        np.testing.assert_array_equal(result[name], expected)
 
 
 def test_a_power_of_two_brings_values_near_one():

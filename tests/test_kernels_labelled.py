@@ -18,9 +18,9 @@ def rows_of(manifold):
 
 
 def test_every_label_gets_its_samples():
-    found = mc.from_labels(FEATURES, LABELS)
-    assert [m.shape for m in found] == [(12, 6), (12, 7), (12, 8), (12, 9)]
-    for label, manifold in zip((0, 1, 2, 5), found, strict=True):
+    labelled = mc.from_labels(FEATURES, LABELS)
+    assert [m.shape for m in labelled] == [(12, 6), (12, 7), (12, 8), (12, 9)]
+    for label, manifold in zip((0, 1, 2, 5), labelled, strict=True):
         np.testing.assert_array_equal(manifold, FEATURES[label == LABELS].T)
 
 
@@ -67,11 +67,11 @@ def test_a_sorted_memory_map_stays_one(tmp_path):
     order = np.argsort(LABELS, kind="stable")
     np.save(tmp_path / "x.npy", FEATURES[order])
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    found = mc.from_labels(mapped, LABELS[order])
-    assert all(np.shares_memory(manifold, mapped) for manifold in found)
+    labelled = mc.from_labels(mapped, LABELS[order])
+    assert all(np.shares_memory(manifold, mapped) for manifold in labelled)
     reference = mc.mean_field_capacity(mc.from_labels(FEATURES[order], LABELS[order]), n_t=10)
     np.testing.assert_array_equal(
-        mc.mean_field_capacity(found, n_t=10)["capacity"], reference["capacity"]
+        mc.mean_field_capacity(labelled, n_t=10)["capacity"], reference["capacity"]
     )
 
 
@@ -88,19 +88,19 @@ def test_points_are_drawn_by_seed_and_without_replacement():
 
 
 def test_shuffled_labels_keep_their_numbers_and_lose_their_meaning():
-    found = mc.from_labels(FEATURES, LABELS, shuffle=True)
-    assert [m.shape[1] for m in found] == [6, 7, 8, 9]
-    everything = set().union(*(rows_of(m) for m in found))
+    labelled = mc.from_labels(FEATURES, LABELS, shuffle=True)
+    assert [m.shape[1] for m in labelled] == [6, 7, 8, 9]
+    everything = set().union(*(rows_of(m) for m in labelled))
     assert everything == rows_of(FEATURES.T)
-    assert rows_of(found[0]) != rows_of(FEATURES[LABELS == 0].T)
+    assert rows_of(labelled[0]) != rows_of(FEATURES[LABELS == 0].T)
 
 
 def test_a_projection_is_one_matrix_for_all_and_keeps_inner_products(monkeypatch):
     monkeypatch.setattr("manifold_capacity.labelled.BLOCK", 7)
     wide = RNG.standard_normal((30, 50))
-    found = mc.from_labels(wide, LABELS, project=20, points_per_class=5)
+    labelled = mc.from_labels(wide, LABELS, project=20, points_per_class=5)
     plain = mc.from_labels(wide, LABELS, points_per_class=5)
-    stacked, flat = np.concatenate(found, axis=1), np.concatenate(plain, axis=1)
+    stacked, flat = np.concatenate(labelled, axis=1), np.concatenate(plain, axis=1)
     matrix = stacked @ np.linalg.pinv(flat)  # on their span
     np.testing.assert_allclose(matrix @ flat, stacked, atol=1e-10)
     many = [mc.from_labels(wide, LABELS, project=20, seed=s)[0] for s in range(200)]

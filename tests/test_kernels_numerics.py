@@ -14,9 +14,9 @@ def test_the_numbers_in_the_table_are_measured():
     text = numerics.FILE.read_text()
     lines = text.split(numerics.BEGIN)[1].split(numerics.END)[0].strip().splitlines()[2:]
     stated = dict(line.strip("| ").split(" | ") for line in lines)
-    found = {what: (value, tolerance) for what, value, tolerance in numerics.measured()}
-    assert list(stated) == list(found)
-    for what, (value, tolerance) in found.items():
+    measured = {what: (value, tolerance) for what, value, tolerance in numerics.measured()}
+    assert list(stated) == list(measured)
+    for what, (value, tolerance) in measured.items():
         if tolerance is None:
             # Rounding differs between processors.
             assert value <= 10 * float(stated[what].removeprefix("below ")), what

@@ -56,8 +56,8 @@ def test_classes_and_examples_may_be_too_few(arguments, message):
 def test_the_dimension_of_all_data_is_the_packages(shape, perc):
     rng = np.random.default_rng(0)
     manifolds = rng.standard_normal(shape) * np.arange(1, shape[1] + 1)[:, None] + 1
-    found = replica.alldata_dimension_analysis(list(manifolds), perc)
-    assert found == pytest.approx(
+    dimensions = replica.alldata_dimension_analysis(list(manifolds), perc)
+    assert dimensions == pytest.approx(
         naive.package_dimensions(np.concatenate(list(manifolds), axis=1), perc)
     )
 
@@ -83,15 +83,15 @@ class Spoiling(nn.Module):
 def test_activations_have_the_packages_names_and_are_copies():
     torch.manual_seed(0)
     model, batches = Spoiling(), [torch.randn(5, 3), torch.randn(2, 3)]
-    found = replica.extractor(model, batches)
-    assert list(found) == [
+    activations = replica.extractor(model, batches)
+    assert list(activations) == [
         "layer_0_Input", "layer_1_Linear", "layer_2_ReLU", "layer_3_Linear", "layer_4_Tanh",
     ]  # fmt: skip
     linear = [model.first(batch).detach().numpy() for batch in batches]
-    for a, b in zip(found["layer_1_Linear"], linear, strict=True):
+    for a, b in zip(activations["layer_1_Linear"], linear, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
         assert (a < 0).any()  # not what the ReLU made of it
-    assert [len(a) for a in found["layer_4_Tanh"]] == [5, 5, 2, 2]
+    assert [len(a) for a in activations["layer_4_Tanh"]] == [5, 5, 2, 2]
     assert not any(m._forward_hooks for m in model.modules())
     assert list(replica.extractor(model, batches, layer_nums=[1, 3])) == [
         "layer_0_Input", "layer_1_Linear", "layer_3_Linear",
@@ -128,10 +128,10 @@ def test_an_analysis_is_the_packages_by_its_steps(options, layers):
     inputs, labels = torch.randn(80, 2, 5, 5), torch.arange(80) % 4
     dataset = torch.utils.data.TensorDataset(inputs, labels)
     model = nn.Sequential(nn.Flatten(), nn.Linear(50, 30)).eval()
-    found = replica.analyze(
+    analysed = replica.analyze(
         model, dataset, 4, 6, n_t=20, projection_dimension=40, cuda=False, **options
     )
-    assert list(found) == layers
+    assert list(analysed) == layers
     batches = replica.make_manifold_data(dataset, 4, 6)
     draws = np.random.RandomState(0)
     for layer, points in replica.extractor(model, batches, **options).items():
@@ -145,7 +145,7 @@ def test_an_analysis_is_the_packages_by_its_steps(options, layers):
         capacity, radius, dimension, correlation, rank = replica.manifold_analysis_corr(
             flat, 0, 20, n_reps=1
         )
-        each = found[layer]
+        each = analysed[layer]
         np.testing.assert_allclose(each["capacity"], capacity, rtol=1e-4)
         np.testing.assert_allclose(each["radius"], radius, rtol=1e-4)
         np.testing.assert_allclose(each["dimension"], dimension, rtol=1e-4)

@@ -30,22 +30,22 @@ def first_coordinate(manifolds, power=1):
 )
 def test_the_error_of_a_mean_is_the_known_one(options):
     manifolds = clouds(10, 3, 40)
-    found = mc.resampled(first_coordinate, manifolds, repeats=600, **options)
+    estimate = mc.resampled(first_coordinate, manifolds, repeats=600, **options)
     known = np.sqrt((manifolds[:, 0].var(axis=1, ddof=1) / 40).sum()) / 10
-    assert found["mean"] == pytest.approx(manifolds[:, 0].mean())
-    assert found["mean_se"] == pytest.approx(known, rel=0.12)
-    assert found["of_each"] == found["mean"]  # one number per manifold: their mean
-    assert found["mean_low"] < found["mean"] < found["mean_high"]
-    assert found["mean_resampled"].shape == (600,)
-    assert "unsolved" not in found
-    assert found.to_xarray().attrs["function"] == "first_coordinate"
+    assert estimate["mean"] == pytest.approx(manifolds[:, 0].mean())
+    assert estimate["mean_se"] == pytest.approx(known, rel=0.12)
+    assert estimate["of_each"] == estimate["mean"]  # one number per manifold: their mean
+    assert estimate["mean_low"] < estimate["mean"] < estimate["mean_high"]
+    assert estimate["mean_resampled"].shape == (600,)
+    assert "unsolved" not in estimate
+    assert estimate.to_xarray().attrs["function"] == "first_coordinate"
 
 
 def test_the_error_over_manifolds_is_the_known_one():
     manifolds = clouds(40, 3, 5)
-    found = mc.resampled(first_coordinate, manifolds, "manifolds", repeats=600)
+    estimate = mc.resampled(first_coordinate, manifolds, "manifolds", repeats=600)
     known = manifolds[:, 0].mean(axis=1).std(ddof=1) / np.sqrt(40)
-    assert found["mean_se"] == pytest.approx(known, rel=0.12)
+    assert estimate["mean_se"] == pytest.approx(known, rel=0.12)
 
 
 def test_options_reach_the_function_and_missing_values_are_left_out():
@@ -58,10 +58,10 @@ def test_options_reach_the_function_and_missing_values_are_left_out():
         known[:2] = np.nan, 2.0
         return {"known": known, "none": np.full(len(given), np.nan)}
 
-    found = mc.resampled(partial(partly), manifolds, repeats=2)
-    assert found.attributes["function"] == "partly"
-    assert found["known"] == pytest.approx(26 / 7)
-    assert np.isnan(found["none"])
+    estimate = mc.resampled(partial(partly), manifolds, repeats=2)
+    assert estimate.attributes["function"] == "partly"
+    assert estimate["known"] == pytest.approx(26 / 7)
+    assert np.isnan(estimate["none"])
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,15 @@ def test_options_reach_the_function_and_missing_values_are_left_out():
 )
 @pytest.mark.parametrize("over", ["points", "manifolds"])
 def test_every_estimator_can_be_resampled(function, options, name, over):
-    found = mc.resampled(function, clouds(), over, repeats=3, **options)
-    assert found[name] == pytest.approx(np.mean(function(clouds(), **options)[name]), nan_ok=True)
-    assert found[f"{name}_se"] > 0
+    estimate = mc.resampled(function, clouds(), over, repeats=3, **options)
+    assert estimate[name] == pytest.approx(
+        np.mean(function(clouds(), **options)[name]), nan_ok=True
+    )
+    assert estimate[f"{name}_se"] > 0
     again = mc.resampled(function, clouds(), over, repeats=3, **options)
-    np.testing.assert_array_equal(found[f"{name}_resampled"], again[f"{name}_resampled"])
+    np.testing.assert_array_equal(estimate[f"{name}_resampled"], again[f"{name}_resampled"])
     other = mc.resampled(function, clouds(), over, repeats=3, **options, seed=1)
-    assert (found[f"{name}_resampled"] != other[f"{name}_resampled"]).any()
+    assert (estimate[f"{name}_resampled"] != other[f"{name}_resampled"]).any()
 
 
 @pytest.mark.skipif(not JIT, reason="a matter of numbers, not of code paths")
@@ -94,16 +96,16 @@ def test_the_error_of_capacity_is_that_of_fresh_points():
         return centers + axes @ np.random.default_rng(seed).standard_normal((15, 4, 24)) / 2
 
     values = [mc.conic_capacity(fresh(seed), draws=150).capacity for seed in range(25)]
-    found = mc.resampled(mc.conic_capacity, fresh(100), draws=150, repeats=25)
-    assert 0.8 < found.capacity_se / np.std(values, ddof=1) < 2.5
+    estimate = mc.resampled(mc.conic_capacity, fresh(100), draws=150, repeats=25)
+    assert 0.8 < estimate.capacity_se / np.std(values, ddof=1) < 2.5
 
 
 def test_differences_are_paired():
     before = clouds()
     after = np.concatenate([before + 1.0, before[:, :2]], axis=1)  # other features
-    found = mc.resampled_difference(first_coordinate, before, after, repeats=20)
-    assert found["mean"] == pytest.approx(1)
-    assert found["mean_se"] < 1e-12  # what both share cancels
+    difference = mc.resampled_difference(first_coordinate, before, after, repeats=20)
+    assert difference["mean"] == pytest.approx(1)
+    assert difference["mean_se"] < 1e-12  # what both share cancels
     same = mc.resampled_difference(mc.glue, before, before, repeats=3, draws=4)
     assert same["radius"] == 0
     assert same["radius_se"] == 0
@@ -122,15 +124,15 @@ def test_by_size_tells_whether_more_points_would_change_the_measure():
             "count": float(len(manifolds)),
         }
 
-    found = mc.by_size(largest, clouds(16, 3, 64))
-    np.testing.assert_array_equal(found["n_points"], [8, 16, 32, 64])
-    np.testing.assert_array_equal(found["n_manifolds"], [2, 4, 8, 16])
-    assert (np.diff(found["largest_by_points"]) > 0).all()
-    assert found["largest_by_points_sd"][0] > found["largest_by_points_sd"][-1] == 0
-    assert found["largest_gain_points"] > 0.02
-    assert found["constant_gain_points"] == 0
-    assert np.isnan(found["zero_gain_points"])
-    assert found["count_gain_manifolds"] == 1
+    sizes = mc.by_size(largest, clouds(16, 3, 64))
+    np.testing.assert_array_equal(sizes["n_points"], [8, 16, 32, 64])
+    np.testing.assert_array_equal(sizes["n_manifolds"], [2, 4, 8, 16])
+    assert (np.diff(sizes["largest_by_points"]) > 0).all()
+    assert sizes["largest_by_points_sd"][0] > sizes["largest_by_points_sd"][-1] == 0
+    assert sizes["largest_gain_points"] > 0.02
+    assert sizes["constant_gain_points"] == 0
+    assert np.isnan(sizes["zero_gain_points"])
+    assert sizes["count_gain_manifolds"] == 1
     chosen = mc.by_size(mc.conic_capacity, clouds(), points=[6, 3, 3], counts=[4], draws=4)
     np.testing.assert_array_equal(chosen["n_points"], [3, 6])
     assert chosen["capacity_by_manifolds"].shape == (1,)

@@ -23,22 +23,22 @@ JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
 # Separability
 
 
-def check(found, points, labels, bias):
+def check(verdict, points, labels, bias):
     """Check the certificate by arithmetic of our own."""
-    assert found.separable is not None
-    if found.separable:
-        margins = labels * (found.weights @ points + found.offset)
-        assert np.linalg.norm(found.weights) == pytest.approx(1)
+    assert verdict.separable is not None
+    if verdict.separable:
+        margins = labels * (verdict.weights @ points + verdict.offset)
+        assert np.linalg.norm(verdict.weights) == pytest.approx(1)
         assert margins.min() > 0
-        assert found.margin == pytest.approx(margins.min())
-        assert bias or found.offset == 0
+        assert verdict.margin == pytest.approx(margins.min())
+        assert bias or verdict.offset == 0
     else:
         lifted = np.vstack([points, np.ones(points.shape[1])]) if bias else points
-        assert found.multipliers.min() >= 0
-        assert found.multipliers.sum() == pytest.approx(1)
-        combined = (lifted * labels) @ found.multipliers
+        assert verdict.multipliers.min() >= 0
+        assert verdict.multipliers.sum() == pytest.approx(1)
+        combined = (lifted * labels) @ verdict.multipliers
         assert np.abs(combined).max() < 1e-7 * np.abs(lifted).max()
-        assert found.residual <= separability.FARKAS * 1.01
+        assert verdict.residual <= separability.FARKAS * 1.01
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -49,10 +49,10 @@ def test_verdicts_agree_with_a_linear_program(bias):
         features, count = int(rng.integers(1, 20)), int(rng.integers(2, 60))
         points = rng.standard_normal((features, count)) + 3 * rng.standard_normal((features, 1))
         labels = rng.choice([-1, 1], count)
-        found = mc.separable(points, labels, bias)
-        check(found, points, labels, bias)
-        assert found.separable == naive.is_separable(points, labels, bias)
-        verdicts.append(found.separable)
+        verdict = mc.separable(points, labels, bias)
+        check(verdict, points, labels, bias)
+        assert verdict.separable == naive.is_separable(points, labels, bias)
+        verdicts.append(verdict.separable)
     assert 20 < sum(verdicts) < 130
 
 
@@ -78,20 +78,20 @@ def test_degenerate_sets():
     assert mc.separable(points, [1, 1, -1]).separable
     assert not mc.separable(points, [1, -1, 1]).separable
     touching = np.array([[0.0, 1.0, 1.0, 2.0]])  # a point with both labels
-    found = mc.separable(touching, [-1, -1, 1, 1])
-    assert found.separable is False
-    check(found, touching, np.array([-1, -1, 1, 1]), True)
+    verdict = mc.separable(touching, [-1, -1, 1, 1])
+    assert verdict.separable is False
+    check(verdict, touching, np.array([-1, -1, 1, 1]), True)
     for labels in ([1, 1, 1], [-1, -1, -1]):
-        found = mc.separable(points, labels)
-        assert found.separable
-        check(found, points, np.array(labels), True)
+        verdict = mc.separable(points, labels)
+        assert verdict.separable
+        check(verdict, points, np.array(labels), True)
     same = np.ones((2, 3))
     assert mc.separable(same, [1, 1, 1]).separable
     assert mc.separable(same, [1, -1, 1]).separable is False
     origin = np.array([[0.0, 1.0]])
-    found = mc.separable(origin, [1, 1], bias=False)
-    assert found.separable is False  # the origin is on every hyperplane through it
-    assert found.multipliers[0] == 1
+    verdict = mc.separable(origin, [1, 1], bias=False)
+    assert verdict.separable is False  # the origin is on every hyperplane through it
+    assert verdict.multipliers[0] == 1
 
 
 def test_small_margins_are_found_and_checked():
@@ -101,10 +101,10 @@ def test_small_margins_are_found_and_checked():
         labels = np.repeat([1, -1], 20)
         points = rng.standard_normal((4, 40))
         points[0] = margin * labels * (1 + rng.random(40))
-        found = mc.separable(points, labels)
-        answers[margin] = found.separable
-        if found.separable:
-            check(found, points, labels, True)
+        verdict = mc.separable(points, labels)
+        answers[margin] = verdict.separable
+        if verdict.separable:
+            check(verdict, points, labels, True)
     assert answers[1e-3]
     assert answers[1e-6]
 
@@ -120,10 +120,10 @@ def test_complex_numbers_are_refused(what):
 def test_an_exhausted_search_is_undecided(monkeypatch):
     monkeypatch.setattr(separability, "LIMIT", 1)
     rng = np.random.default_rng(0)
-    found = mc.separable(rng.standard_normal((10, 25)), rng.choice([-1, 1], 25))
-    assert found.separable is None
-    assert found.weights is None
-    assert found.multipliers is None
+    verdict = mc.separable(rng.standard_normal((10, 25)), rng.choice([-1, 1], 25))
+    assert verdict.separable is None
+    assert verdict.weights is None
+    assert verdict.multipliers is None
 
 
 def test_newtons_system_is_solved_with_as_little_ridge_as_it_takes():
@@ -143,8 +143,8 @@ def test_newtons_system_is_solved_with_as_little_ridge_as_it_takes():
 def test_a_proof_that_rounding_spoils_is_not_given(monkeypatch, name, instead):
     monkeypatch.setattr(separability, name, instead)
     rng = np.random.default_rng(0)
-    found = mc.separable(rng.standard_normal((3, 25)), rng.choice([-1, 1], 25))
-    assert found.separable is None
+    verdict = mc.separable(rng.standard_normal((3, 25)), rng.choice([-1, 1], 25))
+    assert verdict.separable is None
 
 
 def test_a_hyperplane_that_fails_on_the_points_is_not_returned(monkeypatch):
@@ -177,21 +177,21 @@ def test_margins_agree_with_cvxpy(bias):
             assert mc.separable(points, labels, bias, kappa=0.1).separable is False
             continue
         for share in (0.9, 0.9999, 1.0001, 1.1):
-            found = mc.separable(points, labels, bias, kappa=share * largest)
-            assert found.separable == (share < 1)
-            answers.append(found.separable)
-            if found.separable:
-                reached = labels * (found.weights @ points + found.offset)
-                assert np.linalg.norm(found.weights) == pytest.approx(1)
-                assert found.margin == pytest.approx(reached.min())
-                assert found.margin >= share * largest * (1 - 1e-8)
+            verdict = mc.separable(points, labels, bias, kappa=share * largest)
+            assert verdict.separable == (share < 1)
+            answers.append(verdict.separable)
+            if verdict.separable:
+                reached = labels * (verdict.weights @ points + verdict.offset)
+                assert np.linalg.norm(verdict.weights) == pytest.approx(1)
+                assert verdict.margin == pytest.approx(reached.min())
+                assert verdict.margin >= share * largest * (1 - 1e-8)
             else:
-                combined = (points * labels) @ found.multipliers
-                assert found.multipliers.min() >= 0
-                assert found.multipliers.sum() == pytest.approx(1)
-                assert not bias or abs(found.multipliers @ labels) < 1e-9
-                assert found.residual == pytest.approx(np.linalg.norm(combined), rel=1e-6)
-                assert found.residual < share * largest
+                combined = (points * labels) @ verdict.multipliers
+                assert verdict.multipliers.min() >= 0
+                assert verdict.multipliers.sum() == pytest.approx(1)
+                assert not bias or abs(verdict.multipliers @ labels) < 1e-9
+                assert verdict.residual == pytest.approx(np.linalg.norm(combined), rel=1e-6)
+                assert verdict.residual < share * largest
     assert len(answers) > 20
 
 
@@ -218,10 +218,10 @@ def test_a_margin_within_rounding_of_the_largest_may_be_undecided(monkeypatch):
 @pytest.mark.parametrize("exponent", [-1000, 1000])
 def test_separability_at_any_scale(exponent):
     points, labels = np.array([[0.0, 1.0, 3.0]]) * 2.0**exponent, [-1, -1, 1]
-    found = mc.separable(points, labels)
-    assert found.separable
-    assert np.ldexp(found.margin, -exponent) > 0.5
-    assert (labels * (found.weights @ points + found.offset) > 0).all()
+    verdict = mc.separable(points, labels)
+    assert verdict.separable
+    assert np.ldexp(verdict.margin, -exponent) > 0.5
+    assert (labels * (verdict.weights @ points + verdict.offset) > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def clouds(count=8, features=30, points=4, radius=0.5, seed=0):
 @pytest.mark.parametrize(("bias", "features"), [(True, 30), (False, 30), (True, 50)])
 def test_the_smallest_separable_dimension_agrees_with_a_linear_search(projection, bias, features):
     manifolds = clouds(features=features)
-    found = mc.simulated_capacity(manifolds, draws=6, bias=bias, projection=projection, seed=3)
+    capacity = mc.simulated_capacity(manifolds, draws=6, bias=bias, projection=projection, seed=3)
     label_of = simulated.labeller("balanced", 8, 6, 3)
     data = simulated.reduced(np.concatenate(list(manifolds), axis=1), projection, bias)
     for draw in range(6):
@@ -291,22 +291,22 @@ def test_the_smallest_separable_dimension_agrees_with_a_linear_search(projection
         expected = next(
             n for n in range(1, 33) if naive.is_separable(nested.first(n), labels, bias)
         )
-        assert found["smallest_separable"][draw] == expected
-    assert found["capacity"] == pytest.approx(8 / np.median(found["smallest_separable"]))
-    assert found["undecided"] == 0
+        assert capacity["smallest_separable"][draw] == expected
+    assert capacity["capacity"] == pytest.approx(8 / np.median(capacity["smallest_separable"]))
+    assert capacity["undecided"] == 0
 
 
 def test_the_curve_is_the_distribution_of_the_smallest_dimension():
-    found = mc.simulated_capacity(clouds(), draws=20)
-    for n, share in zip(found["n_features"], found["separable_share"], strict=True):
-        assert share == np.mean(found["smallest_separable"] <= n)
-    assert found["separable_share"][0] == 0
-    assert found["separable_share"][-1] == 1
-    assert (found["separable_share_low"] <= found["separable_share"]).all()
-    assert (found["separable_share_high"] >= found["separable_share"]).all()
-    assert found["features_low"] <= found["features"] <= found["features_high"]
-    assert found["capacity_low"] <= found["capacity"] <= found["capacity_high"]
-    assert found.to_xarray().sizes["draw"] == 20
+    capacity = mc.simulated_capacity(clouds(), draws=20)
+    for n, share in zip(capacity["n_features"], capacity["separable_share"], strict=True):
+        assert share == np.mean(capacity["smallest_separable"] <= n)
+    assert capacity["separable_share"][0] == 0
+    assert capacity["separable_share"][-1] == 1
+    assert (capacity["separable_share_low"] <= capacity["separable_share"]).all()
+    assert (capacity["separable_share_high"] >= capacity["separable_share"]).all()
+    assert capacity["features_low"] <= capacity["features"] <= capacity["features_high"]
+    assert capacity["capacity_low"] <= capacity["capacity"] <= capacity["capacity_high"]
+    assert capacity.to_xarray().sizes["draw"] == 20
 
 
 def test_the_interval_of_the_median_has_binomial_coverage():
@@ -330,18 +330,20 @@ def test_simulation_does_not_depend_on_threads_and_does_on_the_seed():
 
 def test_simulation_with_a_margin_finds_gardners_capacity():
     manifolds = np.eye(40)[:, :, None]
-    found = mc.simulated_capacity(manifolds, draws=40 if JIT else 8, kappa=0.5, bias=False)
-    assert found["undecided"] == 0
+    capacity = mc.simulated_capacity(manifolds, draws=40 if JIT else 8, kappa=0.5, bias=False)
+    assert capacity["undecided"] == 0
     # A feature of some forty is what a finite number of points shifts it by.
-    assert found["capacity_low"] * 0.97 < mc.point_capacity(0.5) < found["capacity_high"] * 1.03
+    assert (
+        capacity["capacity_low"] * 0.97 < mc.point_capacity(0.5) < capacity["capacity_high"] * 1.03
+    )
     biased = mc.simulated_capacity(clouds(12, 60, 2), draws=8, kappa=0.5)
     assert biased["capacity"] < mc.simulated_capacity(clouds(12, 60, 2), draws=8)["capacity"]
 
 
 def test_a_margin_that_no_number_of_features_gives():
-    found = mc.simulated_capacity(clouds(30, 5, 3), draws=7, kappa=0.1)
-    assert np.isnan(found["capacity"])
-    assert np.isinf(found["smallest_separable"]).all()
+    capacity = mc.simulated_capacity(clouds(30, 5, 3), draws=7, kappa=0.1)
+    assert np.isnan(capacity["capacity"])
+    assert np.isinf(capacity["smallest_separable"]).all()
 
 
 def test_points_far_from_the_origin_are_projected_in_double_precision():
@@ -355,18 +357,18 @@ def test_points_far_from_the_origin_are_projected_in_double_precision():
 @pytest.mark.parametrize("draws", [3, 9])
 def test_too_few_features_give_no_capacity(draws):
     manifolds = clouds(count=12, features=2)
-    found = mc.simulated_capacity(manifolds, draws=draws, projection="subset")
-    assert np.isnan(found["capacity"])
-    assert np.isinf(found["smallest_separable"]).all()
-    assert found["separable_share"][-1] == 0
-    assert found["n_features"][-1] == 2
+    capacity = mc.simulated_capacity(manifolds, draws=draws, projection="subset")
+    assert np.isnan(capacity["capacity"])
+    assert np.isinf(capacity["smallest_separable"]).all()
+    assert capacity["separable_share"][-1] == 0
+    assert capacity["n_features"][-1] == 2
 
 
 def test_coinciding_points_are_never_separable():
     manifolds = np.zeros((4, 3, 2))
     manifolds[:2] = 1
-    found = mc.simulated_capacity(manifolds, draws=6, labels=[1, -1, 1, -1], bias=False)
-    assert np.isnan(found["capacity"])
+    capacity = mc.simulated_capacity(manifolds, draws=6, labels=[1, -1, 1, -1], bias=False)
+    assert np.isnan(capacity["capacity"])
 
 
 def test_labellings():
@@ -417,8 +419,8 @@ def test_the_public_procedures_find_about_the_same_dimension(procedure):
 
 def test_chungs_procedure_interpolates_between_neighbours():
     """With one repeat p(n) is 0 or 1, so the search ends on two neighbours."""
-    found = mc.simulated_capacity(clouds(), draws=1, procedure="chung")
-    assert found["features"] % 1 == 0.5
+    capacity = mc.simulated_capacity(clouds(), draws=1, procedure="chung")
+    assert capacity["features"] % 1 == 0.5
 
 
 def test_chungs_procedure_stops_at_one_half(monkeypatch):
@@ -426,9 +428,11 @@ def test_chungs_procedure_stops_at_one_half(monkeypatch):
         return [n > 20] * (repeats // 2) + [n > 10] * (repeats // 2)
 
     monkeypatch.setattr(simulated._Fresh, "outcomes", outcomes)
-    found = mc.simulated_capacity(clouds(), draws=10, procedure="chung")
-    assert 10 < found["features"] <= 20
-    assert found["separable_share"][list(found["n_features"]).index(found["features"])] == 0.5
+    capacity = mc.simulated_capacity(clouds(), draws=10, procedure="chung")
+    assert 10 < capacity["features"] <= 20
+    assert (
+        capacity["separable_share"][list(capacity["n_features"]).index(capacity["features"])] == 0.5
+    )
 
 
 def test_cohens_procedure_repeats_until_the_error_is_small():
@@ -443,24 +447,24 @@ def test_cohens_procedure_repeats_until_the_error_is_small():
 def test_projections_on_the_cone_agree_with_the_naive_twin():
     for features in (30, 60):
         manifolds = clouds(features=features)
-        found = mc.conic_capacity(manifolds, draws=5, seed=2)
+        capacity = mc.conic_capacity(manifolds, draws=5, seed=2)
         label_of = simulated.labeller("balanced", 8, 5, 2)
         data = frame(np.concatenate(list(manifolds), axis=1))
         for draw in range(5):
             t = generator(2, 4, draw).standard_normal(len(data))
             expected = naive.sq_projection_on_cone(data * np.repeat(label_of(draw), 4), t)
-            assert found["sq_projection"][draw] == pytest.approx(expected, rel=1e-9)
-        assert found["kkt_residual"] < 1e-12
-        assert found["unsolved"] == 0
+            assert capacity["sq_projection"][draw] == pytest.approx(expected, rel=1e-9)
+        assert capacity["kkt_residual"] < 1e-12
+        assert capacity["unsolved"] == 0
 
 
 def test_conic_capacity_of_an_orthant_is_known():
     """Independent points: C_y is an orthant of a P-dimensional space, δ = P / 2, α = 2."""
     manifolds = np.eye(12)[:, :, None] * 3.0
-    found = mc.conic_capacity(manifolds, draws=2000 if JIT else 200)
-    assert found["capacity_low"] < 2 < found["capacity_high"]
-    assert found["statistical_dimension"] == pytest.approx(
-        6, abs=4 * found["statistical_dimension_se"]
+    capacity = mc.conic_capacity(manifolds, draws=2000 if JIT else 200)
+    assert capacity["capacity_low"] < 2 < capacity["capacity_high"]
+    assert capacity["statistical_dimension"] == pytest.approx(
+        6, abs=4 * capacity["statistical_dimension_se"]
     )
     one, two = (mc.conic_capacity(manifolds, draws=4, threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one["sq_projection"], two["sq_projection"])
@@ -486,13 +490,13 @@ def test_a_projection_on_a_cone_of_many_points_needs_few_of_them():
 @pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
 def test_conic_capacity_of_independent_points_with_a_margin_is_gardners(kappa):
     manifolds = np.eye(12)[:, :, None] * 3.0
-    found = mc.conic_capacity(manifolds, draws=1500 if JIT else 200, kappa=kappa)
-    assert found["capacity_low"] < mc.point_capacity(kappa) < found["capacity_high"]
+    capacity = mc.conic_capacity(manifolds, draws=1500 if JIT else 200, kappa=kappa)
+    assert capacity["capacity_low"] < mc.point_capacity(kappa) < capacity["capacity_high"]
 
 
 def test_distances_with_a_margin_agree_with_cvxpy():
     manifolds, kappa = clouds(5, 12, 4, 0.6), 0.7
-    found = mc.conic_capacity(manifolds, draws=8, kappa=kappa, seed=4)
+    capacity = mc.conic_capacity(manifolds, draws=8, kappa=kappa, seed=4)
     cones = conic.Cones(manifolds, "balanced", 8, kappa, 4)
     for draw in range(8):
         signs = cones.label_of(draw)[cones.owner]
@@ -501,15 +505,15 @@ def test_distances_with_a_margin_agree_with_cvxpy():
         expected = naive.sq_distance_with_margin(
             cones.points * signs[:, None], needed, cones.gaussian(draw)
         )
-        assert found["sq_projection"][draw] == pytest.approx(expected, rel=1e-6)
-    assert found["kkt_residual"] < 1e-9
+        assert capacity["sq_projection"][draw] == pytest.approx(expected, rel=1e-6)
+    assert capacity["kkt_residual"] < 1e-9
 
 
 def test_a_margin_that_no_hyperplane_keeps_leaves_no_capacity():
     manifolds = clouds(30, 10, 5)
-    found = mc.conic_capacity(manifolds, draws=4, kappa=0.1)
-    assert np.isinf(found["sq_projection"]).all()
-    assert (found["capacity"], found["capacity_low"]) == (0, 0)
+    capacity = mc.conic_capacity(manifolds, draws=4, kappa=0.1)
+    assert np.isinf(capacity["sq_projection"]).all()
+    assert (capacity["capacity"], capacity["capacity_low"]) == (0, 0)
     assert mc.conic_capacity(manifolds, draws=4)["capacity"] > 0
     manifolds[0, :, 0] = 0  # a point at the origin keeps no margin
     separate = clouds(3, 30, 2)

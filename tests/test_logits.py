@@ -52,16 +52,16 @@ def test_logits_of_anybodys_network_stand_beside_the_stored_ones(place, capsys):
     ]  # fmt: skip
     assert cli.main([*map(str, arguments)]) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
-    found = store.open_dataset(output, "logits")
-    assert dict(found.sizes) == {"sample": 40, "class": 10, "attack": 2}
+    stored = store.open_dataset(output, "logits")
+    assert dict(stored.sizes) == {"sample": 40, "class": 10, "attack": 2}
     at = store.open_dataset(STORED / "logits" / f"{recipes.recipe('at').run(0)}.nc")
-    np.testing.assert_array_equal(found["label"], at["label"][:40])
+    np.testing.assert_array_equal(stored["label"], at["label"][:40])
     rows = {line.split("  ")[0]: line for line in printed.splitlines()}
     assert {"mine", "ST, scale small", "AT, scale small"} <= rows.keys()
     assert rows["mine"].split()[1:5] == ["40", "repro", "8/255", "5it"]
     cells = re.sub(r"\[.*?\]", "", rows["mine"]).split()[6:]
     shown = [float(number) for number in cells]
-    assert shown == pytest.approx(list(describe.profile(found).values()), abs=0.006)
+    assert shown == pytest.approx(list(describe.profile(stored).values()), abs=0.006)
 
 
 @pytest.mark.parametrize(
@@ -328,9 +328,9 @@ def test_every_engine_attacks_a_network_that_views_a_convolution(engine):
     pixels, _ = first_images(4)
     with torch.no_grad():
         labels = model(pixels.clone()).argmax(1)
-    found = evaluate(model, pixels, labels, Evaluation(engine), progress=False)
-    assert found["robust"].values[-1].sum() == 0
-    assert found["attack"].values.tolist() == list(recipes.ENGINES[engine])
+    dataset = evaluate(model, pixels, labels, Evaluation(engine), progress=False)
+    assert dataset["robust"].values[-1].sum() == 0
+    assert dataset["attack"].values.tolist() == list(recipes.ENGINES[engine])
 
 
 # The strongest images

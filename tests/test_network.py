@@ -80,9 +80,9 @@ def test_networks_of_odd_widths_are_kept_from_channels_last(channels, channels_l
     seen = []
     model[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     images = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    found = model(images)
+    logits = model(images)
     assert seen[0].is_contiguous(memory_format=torch.channels_last) == channels_last
-    torch.testing.assert_close(found, inner(images.contiguous()))
+    torch.testing.assert_close(logits, inner(images.contiguous()))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "wide_resnet50_2"])

@@ -11,8 +11,8 @@ README = (places.ROOT / "README.md").read_text()
 
 def _example(word: str) -> str:
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    (found,) = (block for block in blocks if word in block)
-    return found
+    (block,) = (block for block in blocks if word in block)
+    return block
 
 
 def test_table_2_is_shown_as_printed():

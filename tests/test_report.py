@@ -48,8 +48,10 @@ def text(file):
 
 @pytest.fixture(scope="module")
 def data(text):
-    found = re.search('<script type="application/json" id="stored">(.*?)</script>', text, re.DOTALL)
-    return json.loads(found[1])
+    script = re.search(
+        '<script type="application/json" id="stored">(.*?)</script>', text, re.DOTALL
+    )
+    return json.loads(script[1])
 
 
 def explored(name, seed):

@@ -74,12 +74,12 @@ def test_skewness(sample):
 def test_rank_disagreement(sample, threshold):
     logits, labels = sample
     values = distribution.max_logit(logits)
-    found = ranking.rank_disagreement(*values, labels, threshold)
+    disagreement = ranking.rank_disagreement(*values, labels, threshold)
     slow = naive.rank_disagreement(*values.tolist(), labels.tolist(), threshold)
-    assert found.tolist() == slow
-    assert 0 < found.mean() < 1
+    assert disagreement.tolist() == slow
+    assert 0 < disagreement.mean() < 1
     matrix = ranking.disagreement_matrix(values, labels, threshold)
-    assert matrix.tolist() == [[0, found.mean()], [found.mean(), 0]]
+    assert matrix.tolist() == [[0, disagreement.mean()], [disagreement.mean(), 0]]
 
 
 def test_rank_disagreement_of_a_ranking_and_its_reverse():
@@ -93,16 +93,16 @@ def test_errors_by_rank(sample):
     logits, labels = sample
     means = ranking.mean_correct_logits(logits[0], labels)
     for predictions in (logits[0].argmax(1), logits[1].argmax(1)):
-        found = ranking.errors_by_rank(means, labels, predictions)
+        errors = ranking.errors_by_rank(means, labels, predictions)
         slow = naive.errors_by_rank(logits[0].tolist(), labels.tolist(), predictions.tolist())
-        np.testing.assert_allclose(found, slow)
+        np.testing.assert_allclose(errors, slow)
     assert np.isnan(ranking.errors_by_rank(means, labels, labels)).all()
 
 
 def test_average_overlap(sample):
     first, second = sample[0]
-    found = ranking.average_overlap(first, second)
-    for i, row in enumerate(found):
+    overlap = ranking.average_overlap(first, second)
+    for i, row in enumerate(overlap):
         slow = [naive.average_overlap(first[i], second[i], k) for k in range(1, 7)]
         np.testing.assert_allclose(row, slow)
     np.testing.assert_allclose(ranking.average_overlap(first, first), 1)
@@ -110,8 +110,8 @@ def test_average_overlap(sample):
 
 def test_average_overlap_of_unrelated_rankings():
     draws = np.random.default_rng(6).normal(size=(2, 20_000, 5))
-    found = ranking.average_overlap(*draws).mean(0)
-    np.testing.assert_allclose(found, (np.arange(1, 6) + 1) / 10, atol=0.01)
+    overlap = ranking.average_overlap(*draws).mean(0)
+    np.testing.assert_allclose(overlap, (np.arange(1, 6) + 1) / 10, atol=0.01)
 
 
 def test_deranged_within_keeps_classes_and_no_image(sample):
@@ -146,8 +146,8 @@ def test_accuracy_by_gap(sample):
 def test_nearest(sample):
     logits = sample[0][0] + np.random.default_rng(7).normal(scale=1e-3, size=(60, 6))
     seeds = np.array([3, 17, 59])
-    found = ranking.nearest(logits, seeds, 7)
-    assert found.tolist() == [naive.nearest(logits.tolist(), seed, 7) for seed in seeds]
+    neighbours = ranking.nearest(logits, seeds, 7)
+    assert neighbours.tolist() == [naive.nearest(logits.tolist(), seed, 7) for seed in seeds]
 
 
 def distance(by, first, second):
@@ -167,9 +167,9 @@ def test_visual_distances(sheet):
 
 
 def test_background_variation(sheet):
-    found = pictures.background_variation(sheet, 5)
+    variation = pictures.background_variation(sheet, 5)
     slow = [naive.background_variation(picture, 5) for picture in sheet]
-    np.testing.assert_allclose(found, slow)
+    np.testing.assert_allclose(variation, slow)
     plain = np.zeros((3, 32, 32), np.uint8)
     plain[:, 4:28, 4:28] = sheet[0, :, 4:28, 4:28]
     assert pictures.background_variation(plain) == 0
@@ -177,20 +177,20 @@ def test_background_variation(sheet):
 
 def test_rank_correlation(sample):
     first, second = sample[0][:, :, 0]
-    found = ranking.rank_correlation(first, second)
-    assert found == pytest.approx(naive.rank_correlation(first.tolist(), second.tolist()))
+    correlation = ranking.rank_correlation(first, second)
+    assert correlation == pytest.approx(naive.rank_correlation(first.tolist(), second.tolist()))
     assert ranking.rank_correlation(first, np.exp(first)) == pytest.approx(1)
 
 
 def test_margins_by_loop():
     draws = np.random.default_rng(0)
     z, labels = draws.normal(size=(40, 5)), draws.integers(0, 5, 40)
-    found = distribution.margins(z, labels)
+    margins = distribution.margins(z, labels)
     for i, (row, label) in enumerate(zip(z, labels, strict=True)):
         others = np.delete(row, label)
-        assert found.hard[i] == pytest.approx(row[label] - max(others))
-        assert found.soft[i] == pytest.approx(row[label] - np.log(np.exp(others).sum()))
-        assert found.mean[i] == pytest.approx(row[label] - others.mean())
+        assert margins.hard[i] == pytest.approx(row[label] - max(others))
+        assert margins.soft[i] == pytest.approx(row[label] - np.log(np.exp(others).sum()))
+        assert margins.mean[i] == pytest.approx(row[label] - others.mean())
 
 
 def test_loss_is_a_function_of_the_soft_margin():

@@ -55,14 +55,14 @@ def test_the_attack_gives_the_stored_verdicts_again(name):
     dataset, data = _stored(name), first_test_images()
     assert dataset["index"].values[:1000].tolist() == list(range(1000))
     settings = recipes.Evaluation(**json.loads(dataset.attrs["evaluation"]))
-    found = attack.verdicts(
+    judged = attack.verdicts(
         _checkpoint(name).model(10),
         to_float(torch.from_numpy(data.images[:32])),
         torch.from_numpy(data.labels[:32]),
         torch.arange(32),
         settings,
     )
-    np.testing.assert_array_equal(found.robust.numpy(), dataset["robust"].values[:, :32])
+    np.testing.assert_array_equal(judged.robust.numpy(), dataset["robust"].values[:, :32])
 
 
 def test_logits_by_epoch_end_in_the_evaluated_ones():
@@ -86,14 +86,14 @@ def test_logits_by_epoch_end_in_the_evaluated_ones():
 def test_verdicts_agree_with_the_official_implementation():
     count = 100
     data = first_test_images()
-    found = attack.verdicts(
+    judged = attack.verdicts(
         _checkpoint("at", "small").model(10),
         to_float(torch.from_numpy(data.images[:count])),
         torch.from_numpy(data.labels[:count]),
         torch.arange(count),
         recipes.Evaluation(engine="autoattack"),
     )
-    official, ours = found.robust[-1].numpy(), _stored("at", "small")["robust"].values[-1, :count]
+    official, ours = judged.robust[-1].numpy(), _stored("at", "small")["robust"].values[-1, :count]
     assert (official != ours).sum() <= 1
 
 

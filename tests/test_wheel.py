@@ -97,8 +97,8 @@ def test_the_wheel_leaves_others_packages_of_the_old_names_alone(wheel, tmp_path
     assert others() == before
     assert (environment / "bin" / "logitdist").exists()
     python = environment / "bin" / "python"
-    found = "import importlib.util as u; print(*(u.find_spec(n).origin for n in {}))"
-    origins = _run(python, "-c", found.format(("logit_distributions", "manifold_capacity")))
+    script = "import importlib.util as u; print(*(u.find_spec(n).origin for n in {}))"
+    origins = _run(python, "-c", script.format(("logit_distributions", "manifold_capacity")))
     assert all(str(environment) in each for each in origins.split())
     _run(*pip, "uninstall", "-y", "logit-distributions")
     assert others() == before

@@ -102,14 +102,14 @@ def capacities(recipe: recipes.Recipe, seed: int) -> xr.Dataset:
         one["radius"] = one["radius"] * np.float32(1 + step * i)
         parts.append(one)
     layers = xr.Variable("layer", list(capacity.LAYERS))
-    found = xr.concat(parts, layers, data_vars="all", coords="minimal", join="exact")
-    found["exemplar"] = ("manifold", np.arange(8, dtype=np.int32))
+    joined = xr.concat(parts, layers, data_vars="all", coords="minimal", join="exact")
+    joined["exemplar"] = ("manifold", np.arange(8, dtype=np.int32))
     for name in ("seconds", "seconds_activations"):
-        found[name] = ("layer", np.ones(len(capacity.LAYERS)))
-    found["features"] = ("layer", np.full(len(capacity.LAYERS), 3000, np.int32))
+        joined[name] = ("layer", np.ones(len(capacity.LAYERS)))
+    joined["features"] = ("layer", np.full(len(capacity.LAYERS), 3000, np.int32))
     settings = dataclasses.asdict(recipes.Manifolds())
     more = {f"manifold_{name}": value for name, value in settings.items()}
-    return found.assign_attrs(
+    return joined.assign_attrs(
         {**attributes("capacity", recipe, seed), **more, "checkpoint_sha256": "0" * 64}
     )
 

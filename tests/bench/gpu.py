@@ -44,10 +44,10 @@ def kernels_of_a_step(name, machine, width):
             run.one_step(draws)
         run.assert_finite()
     field = "self_device_time_total" if machine.kind == "cuda" else "self_cpu_time_total"
-    found = sorted(profiled.key_averages(), key=lambda each: -getattr(each, field))
-    total = sum(getattr(each, field) for each in found)
+    operators = sorted(profiled.key_averages(), key=lambda each: -getattr(each, field))
+    total = sum(getattr(each, field) for each in operators)
     print(f"\n{name}: {total / 1000 / STEPS:.3g} ms of kernels a step")
-    for each in found[:KERNELS]:
+    for each in operators[:KERNELS]:
         milliseconds = getattr(each, field) / 1000 / STEPS
         print(f"{milliseconds:9.3f} ms  {each.count / STEPS:6.0f} x  {each.key[:110]}")
 

@@ -117,8 +117,8 @@ def by_rule(manifolds, rule, evenness, excess):
     constants = mock.patch.multiple(centers, EVENNESS=evenness, EXCESS=excess)
     with constants, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # flagged manifolds
-        found = mc.mean_field_capacity(manifolds, n_t=200, low_rank=rule)
-    return found.combined_capacity, found.low_rank_dimension, found.center_kept.min()
+        theory = mc.mean_field_capacity(manifolds, n_t=200, low_rank=rule)
+    return theory.combined_capacity, theory.low_rank_dimension, theory.center_kept.min()
 
 
 def main(first, last):

@@ -29,11 +29,11 @@ def problem():
 @pytest.mark.parametrize("engine", ["repro", "autoattack"])
 def test_two_attacks(benchmark, problem, engine):
     settings = Evaluation(engine=engine)
-    found = benchmark.pedantic(
+    judged = benchmark.pedantic(
         attack.verdicts, args=(*problem, settings), rounds=3, warmup_rounds=1
     )
-    benchmark.extra_info["adversarial accuracy"] = found.robust[-1].float().mean().item()
+    benchmark.extra_info["adversarial accuracy"] = judged.robust[-1].float().mean().item()
     other = Evaluation(engine="repro" if engine == "autoattack" else "autoattack")
-    agree = attack.verdicts(*problem, other).robust == found.robust
+    agree = attack.verdicts(*problem, other).robust == judged.robust
     benchmark.extra_info["verdicts that agree"] = agree.float().mean().item()
     print(f"\n{engine}: {benchmark.extra_info}")

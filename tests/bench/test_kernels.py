@@ -48,9 +48,11 @@ def problems(count, points, size, n_t, radius, seed=0):
 
 
 def by_kernel(lifted, vectors, threads):
-    found = for_each(lambda i: anchors.solve(lifted[i], vectors[i]), range(len(lifted)), threads)
+    solutions = for_each(
+        lambda i: anchors.solve(lifted[i], vectors[i]), range(len(lifted)), threads
+    )
     return np.array(
-        [((s @ f.multipliers.T) ** 2).sum(axis=0) for s, f in zip(lifted, found, strict=True)]
+        [((s @ f.multipliers.T) ** 2).sum(axis=0) for s, f in zip(lifted, solutions, strict=True)]
     )
 
 
@@ -371,10 +373,13 @@ def test_simulated_capacity(benchmark, request, method, shape):
     manifolds = SHAPES[shape]()
     repeats = 20 if len(manifolds) <= 40 else 2
     if method == "kernel":
-        found = benchmark.pedantic(
+        result = benchmark.pedantic(
             simulated.simulated_capacity, (manifolds,), rounds=2, warmup_rounds=1
         )
-        text, per = f"{found.capacity:.3f} [{found.capacity_low:.3f}, {found.capacity_high:.3f}]", 1
+        text, per = (
+            f"{result.capacity:.3f} [{result.capacity_low:.3f}, {result.capacity_high:.3f}]",
+            1,
+        )
     elif len(manifolds) > 60:
         pytest.skip("an hour")
     elif method == "our QP bisection":
@@ -382,8 +387,8 @@ def test_simulated_capacity(benchmark, request, method, shape):
         text, per = f"{len(manifolds) / n:.3f}", repeats / 100
     else:
         public = correlated_capacity(request.config.getoption("--correlated"))
-        found = benchmark.pedantic(public, (list(manifolds), repeats), rounds=1)
-        text, per = f"{found[0]:.3f}", repeats / 100
+        result = benchmark.pedantic(public, (list(manifolds), repeats), rounds=1)
+        text, per = f"{result[0]:.3f}", repeats / 100
     report(benchmark, f"{method}: {text}", per=per, unit="s per 100 draws", scale=1)
 
 
@@ -420,10 +425,10 @@ def test_conic_draw(benchmark, method, count, points, size):
     manifolds = features(count, size, points)
     manifolds -= manifolds.mean(axis=(0, 2), keepdims=True)
     if method == "kernel":
-        found = benchmark.pedantic(
+        result = benchmark.pedantic(
             mc.conic_capacity, (manifolds,), {"draws": 64, "threads": 1}, rounds=3, warmup_rounds=1
         )
-        text, per = f"{found.sq_projection[0]:.6f}", 64
+        text, per = f"{result.sq_projection[0]:.6f}", 64
     else:
         cones = conic.Cones(manifolds, "balanced", 1, 0.0, 0)
         data, signs, t = cones.points.T, cones.label_of(0)[cones.owner], cones.gaussian(0)

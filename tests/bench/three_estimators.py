@@ -51,13 +51,13 @@ def estimates(manifolds):
     theory = mc.mean_field_capacity(manifolds, low_rank=False, n_t=500)
     half = 1.96 * theory.combined_capacity_se
     value = theory.combined_capacity
-    found = {"mean-field theory": (value, value - half, value + half)}
+    capacities = {"mean-field theory": (value, value - half, value + half)}
     for name, one in (
         ("conic geometry", mc.conic_capacity(manifolds, draws=200)),
         ("simulation", mc.simulated_capacity(manifolds, draws=100, bias=False)),
     ):
-        found[name] = (one.capacity, one.capacity_low, one.capacity_high)
-    return found
+        capacities[name] = (one.capacity, one.capacity_low, one.capacity_high)
+    return capacities
 
 
 def draw_estimators():

@@ -128,8 +128,8 @@ def _write_clients(folder: Path, configuration: Path) -> None:
 
 
 def _is_idle() -> bool:
-    found = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
-    return found.stdout.strip() == "idle"
+    answered = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
+    return answered.stdout.strip() == "idle"
 
 
 def _wait(what: str, is_there, seconds: float = 30) -> None:
