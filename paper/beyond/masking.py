@@ -60,9 +60,8 @@ def table() -> tables.Table:
         "first loss alone leaves more than twice as much and 5 points more.",
         *(read.sentence(selection.label(name)) for name, read in by_name.items()),
     ]
-    absent = [n for n in (*recipes.TABLE2, *choice.regularizers(scale)) if n not in by_name]
-    if absent:
-        notes.append(_waits("masking", absent, scale))
+    if absent := _absent(scale, by_name):
+        notes.append(f"{absent}; make them with 'logitdist make masking --scale {scale}'.")
     header = (
         "network", "natural", "8/255", "64/255", "500 iterations", "5 restarts", "Square alone",
         "only Square", "only others'", "CE alone", "no gradient", "signs",
@@ -81,11 +80,10 @@ def _row(name: str, read: Masking) -> tuple[str, ...]:
     return (selection.label(name), *cells, ", ".join(read.signs) or "none")
 
 
-def _waits(stage: str, absent: list[str], scale: str) -> str:
-    return (
-        f"Not stored yet: {', '.join(map(selection.label, absent))}; make them with "
-        f"'logitdist make {stage} --scale {scale}'."
-    )
+def _absent(scale: str, by_name: dict[str, Masking]) -> str:
+    """Return which networks are not stored yet, in words; an empty string if all are."""
+    names = [n for n in (*recipes.TABLE2, *choice.regularizers(scale)) if n not in by_name]
+    return f"Not stored yet: {', '.join(map(selection.label, names))}" if names else ""
 
 
 def figure() -> Figure:
@@ -94,6 +92,8 @@ def figure() -> Figure:
     _, datasets = stored("masking")
     masked = [selection.label(name) for name, read in by_name.items() if read.signs]
     verdict = f"Signs of masked gradients: {', '.join(masked) if masked else 'on none of them'}."
+    if absent := _absent(scale, by_name):
+        verdict += f" {absent}."
     drawing = style.canvas(
         7.2,
         2.9,
