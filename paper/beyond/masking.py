@@ -17,6 +17,11 @@ PALETTE = (
 )  # fmt: skip
 
 
+def compared(scale: str) -> tuple[str, ...]:
+    """Return Table 2's networks and the regularizers that validation chose."""
+    return (*recipes.TABLE2, *choice.regularizers(scale))
+
+
 def stored(stage: str) -> tuple[str, dict[str, xr.Dataset]]:
     """Return the first scale of which a stage is stored, and its datasets by recipe.
 
@@ -28,9 +33,10 @@ def stored(stage: str) -> tuple[str, dict[str, xr.Dataset]]:
         If there is none.
     """
     for scale in selection.scales():
-        names = (*recipes.TABLE2, *choice.regularizers(scale))
         datasets = {
-            name: some[0] for name in names if (some := store.find(stage, name, scale=scale))
+            name: some[0]
+            for name in compared(scale)
+            if (some := store.find(stage, name, scale=scale))
         }
         if datasets:
             return scale, datasets
@@ -82,7 +88,7 @@ def _row(name: str, read: Masking) -> tuple[str, ...]:
 
 def _absent(scale: str, by_name: dict[str, Masking]) -> str:
     """Return which networks are not stored yet, in words; an empty string if all are."""
-    names = [n for n in (*recipes.TABLE2, *choice.regularizers(scale)) if n not in by_name]
+    names = [name for name in compared(scale) if name not in by_name]
     return f"Not stored yet: {', '.join(map(selection.label, names))}" if names else ""
 
 

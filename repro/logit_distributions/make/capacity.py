@@ -443,7 +443,7 @@ def activations(
         N, before the projection.
     """
     project = Projection(settings.largest, settings.seed)
-    activations: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+    by_layer: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
     sizes: dict[str, int] = {}
     with recording(model, layers) as kept:
         for manifold in points:
@@ -459,8 +459,8 @@ def activations(
                     sizes[name] = flat.shape[1]
                     parts[name].append(project(flat).cpu())
             for name in layers:
-                activations[name].append(torch.cat(parts[name]).T.contiguous().numpy())
-    return {name: np.stack(each) for name, each in activations.items()}, sizes
+                by_layer[name].append(torch.cat(parts[name]).T.contiguous().numpy())
+    return {name: np.stack(each) for name, each in by_layer.items()}, sizes
 
 
 @strict_float32()

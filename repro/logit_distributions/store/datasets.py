@@ -75,9 +75,9 @@ def write(dataset: xr.Dataset, path: Path | str) -> None:
             dataset[name].attrs.setdefault("long_name", variable.long_name)
     dataset.attrs["schema"] = SCHEMA
     dataset.attrs["content_sha256"] = content_sha256(dataset)
-    every = list(faults(dataset))
-    if every:
-        raise ReproError(f"{path}: refusing to write an invalid dataset: {'; '.join(every)}")
+    problems = list(faults(dataset))
+    if problems:
+        raise ReproError(f"{path}: refusing to write an invalid dataset: {'; '.join(problems)}")
     write_file(dataset, path)
 
 
@@ -114,10 +114,10 @@ def open_dataset(path: Path | str, kind: str | None = None) -> xr.Dataset:
     10000
     """
     path = Path(path)
-    every, dataset = _examined(path)
-    if every or dataset is None:
-        more = f" (and {len(every) - 1} more faults)" if len(every) > 1 else ""
-        raise ReproError(f"{path}: {every[0]}{more}")
+    problems, dataset = _examined(path)
+    if problems or dataset is None:
+        more = f" (and {len(problems) - 1} more faults)" if len(problems) > 1 else ""
+        raise ReproError(f"{path}: {problems[0]}{more}")
     if kind is not None and dataset.attrs["kind"] != kind:
         raise ReproError(f"{path}: expected a dataset of {kind}, got {dataset.attrs['kind']}")
     return dataset
