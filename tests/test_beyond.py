@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -168,15 +170,17 @@ def test_the_2_by_2_has_main_effects_interaction_and_both_kinds_of_noise(results
 
 @pytest.mark.parametrize("cells", [("normal",), ("normal", "correct", "hybrid-reversed"), CELLS])
 def test_controls_are_drawn_from_whatever_is_there(results, cells):
-    names = [*cells, "st", "label-smoothing-0.1", "label-smoothing-0.3"]
+    names = [*cells, "st", *(f"label-smoothing-{each}" for each in (0.1, 0.3, 0.6))]
     write_controls(results / "data", {name: CELLS.get(name, (5, 6, 7)) for name in names})
     terms.forget()
     assert main(["controls"]) == 0
     text = (results / "build" / "figures" / "beyond.controls.txt").read_text()
     assert ("B: the 2 × 2" in text) == (cells == CELLS)
-    assert "logit-squeezing-0.01" in text
+    assert "logit-squeezing" in text
     table = (results / "build" / "tables" / "beyond.controls.txt").read_text()
-    assert "labels; label smoothing, strength 0.3" in table
+    assert "labels; label smoothing, strength 0.1" in table  # of equal ones the least
+    assert "strength 0.3" not in table
+    assert re.search(r"Strengths of label smoothing, .*: 0.1: .*%\), 0.3: .*%\), 0.6: .*%", table)
     assert ("The 2 × 2 waits" in table) == (cells != CELLS)
 
 

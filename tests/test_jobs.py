@@ -12,7 +12,6 @@ def test_a_job_names_its_file(monkeypatch, tmp_path):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path / "cache"))
     at = recipe("at", "paper", "cifar100")
-    medium = recipe("at", "medium")  # of which students of every seed learn
     files = {
         Job("logits", at, 2): "data/logits/cifar100-paper-at-seed2.nc",
         Job("logits/odi", at, 2): "data/logits/odi/cifar100-paper-at-seed2.nc",
@@ -24,7 +23,6 @@ def test_a_job_names_its_file(monkeypatch, tmp_path):
         Job("checkpoint", at, 2): "cache/checkpoints/cifar100-paper-at-seed2.safetensors",
         Job("checkpoint", recipe("at"), 0): "data/checkpoints/cifar10-small-at-seed0.safetensors",
         Job("checkpoint", recipe("at"), 1): "cache/checkpoints/cifar10-small-at-seed1.safetensors",
-        Job("checkpoint", medium, 2): "data/checkpoints/cifar10-medium-at-seed2.safetensors",
         Job("checkpoint", recipe("at", "small+given-a"), 0): "cache/given/a.safetensors",
     }
     assert {job: str(job.path.relative_to(tmp_path)) for job in files} == files

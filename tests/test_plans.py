@@ -58,9 +58,9 @@ def test_controls_are_no_part_of_the_paper_and_attacked_on_all_images(tmp_path, 
         assert recipes.evaluated_images("logits", job.recipe) is None
         seeds.setdefault(job.recipe.name, set()).add(job.seed)
     assert all(seeds[name] == {0, 1, 2} for name in recipes.CONTROLS)
-    strengths = [name for name in seeds if name not in (*recipes.CONTROLS, "at")]
+    strengths = [job for job in jobs if job.recipe.name not in (*recipes.CONTROLS, "at")]
     assert len(strengths) == 6
-    assert all(seeds[name] == {0} for name in strengths)
+    assert all((job.stage, job.seed) == ("log", 0) for job in strengths)
 
 
 def test_the_chosen_strengths_are_trained_thrice_and_verified(tmp_path, monkeypatch):
@@ -71,7 +71,8 @@ def test_the_chosen_strengths_are_trained_thrice_and_verified(tmp_path, monkeypa
         store.write(log, store.path_of("log", recipe.run(0)))
     words = [(job.words, job.seed) for job in plans.plan([plans.CONTROLS], SCALES["small"])]
     assert ("logits/label-smoothing-0.1", 2) in words  # of equal ones the least strength
-    assert ("logits/label-smoothing-0.3", 2) not in words
+    assert ("logits/label-smoothing-0.1", 0) in words
+    assert ("logits/label-smoothing-0.3", 0) not in words
     assert ("logits/autoattack-full/label-smoothing-0.1", 0) in words
     assert ("logits/autoattack-full/at", 0) in words
 

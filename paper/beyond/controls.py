@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def _regularizer(name: str) -> str | None:
 
 
 def networks() -> selection.Selection:
-    """Return the networks of Table 2, the controls and the regularizers that one scale has.
+    """Return the networks of Table 2, the controls and the chosen regularizers of one scale.
 
     The scale has most of the controls, of equal ones it is the preferred.
 
@@ -72,39 +73,36 @@ def networks() -> selection.Selection:
     Missing
         If the normal student is stored at none.
     """
-    names = [*recipes.TABLE2, *recipes.CONTROLS, *_strengths()]
     by_scale = {}
     for scale in selection.scales():
-        stored = {name: store.find("logits", name, scale=scale) for name in names}
+        stored = {name: store.find("logits", name, scale=scale) for name in _names(scale)}
         if stored["normal"]:
             by_scale[scale] = {name: some for name, some in stored.items() if some}
     if not by_scale:
         store.need("logits", "normal", scale=selection.scales()[-1])
     scale = max(by_scale, key=lambda each: len(by_scale[each].keys() - {*recipes.TABLE2}))
-    absent = tuple(name for name in names if name not in by_scale[scale])
+    absent = tuple(name for name in _names(scale) if name not in by_scale[scale])
     return selection.Selection(scale, by_scale[scale], absent)
 
 
-def _strengths() -> list[str]:
-    return [
-        f"{name}-{strength}"
-        for name, strengths in recipes.REGULARIZERS.items()
-        for strength in strengths
-    ]
+def _names(scale: str) -> tuple[str, ...]:
+    """Return what is shown; a regularizer without its strength until that is chosen."""
+    chosen = {_regularizer(name): name for name in choice.regularizers(scale)}
+    regularizers = [chosen.get(name, name) for name in recipes.REGULARIZERS]
+    return (*recipes.TABLE2, *recipes.CONTROLS, *regularizers)
 
 
 def table() -> tables.Table:
     """Return accuracies of every control, and of the 2 × 2 both main effects and interaction."""
     runs = networks()
-    best = choice.regularizers(runs.scale)
     rows: list[tuple[str, ...]] = []
-    for name in (*TARGETS, *_strengths()):
+    for name in (*TARGETS, *choice.regularizers(runs.scale)):
         if name in runs.by_name:
             ours = tables.accuracies(name, runs[name])
             rows.append(
                 (
                     selection.label(name),
-                    targets(name) + " (chosen)" * (name in best),
+                    targets(name),
                     ", ".join(map(str, ours.seeds)),
                     tables.in_percent(ours.natural),
                     tables.interval(ours.natural, ours.samples),
@@ -112,7 +110,7 @@ def table() -> tables.Table:
                     tables.interval(ours.adversarial, ours.samples),
                 )
             )
-    notes = [tables.method_note(), f"{runs.setting()}."]
+    notes = [tables.method_note(), f"{runs.setting()}.", *_choices(runs.scale)]
     try:
         rows += _effects(runs.scale, notes)
     except (store.Missing, terms.Unsuitable) as error:
@@ -124,6 +122,20 @@ def table() -> tables.Table:
         "95 % interval",
     )  # fmt: skip
     return tables.Table("beyond.controls", header, rows, notes)
+
+
+def _choices(scale: str) -> Iterator[str]:
+    """Yield a sentence on each regularizer: what its strength was chosen by."""
+    for regularizer in recipes.REGULARIZERS:
+        with contextlib.suppress(store.Missing):
+            tried = ", ".join(
+                f"{name.removeprefix(regularizer + '-')}: {robust:.1%} ({natural:.1%})"
+                for name, (robust, natural) in choice.validated(regularizer, scale).items()
+            )
+            yield (
+                f"Strengths of {regularizer.replace('-', ' ')}, by accuracy under PGD (natural) on "
+                f"validation images, seed 0: {tried}; the largest is chosen, then attacked."
+            )
 
 
 def _effects(scale: str, notes: list[str]) -> list[tuple[str, ...]]:
@@ -180,8 +192,7 @@ def figure() -> Figure:
         Controls. A: natural and adversarial accuracy of every network of CIFAR-10 at this scale;
         points: seeds; a name stands at their mean; arrows lead to the network in which one thing
         was changed; grey: students of sweeps, on their first images. {second} {runs.setting()};
-        seeds as stored. Of a regularizer the strength that validation chooses under PGD, or all
-        while their logs are not complete. {waits}
+        seeds as stored. Of a regularizer the strength that validation chooses under PGD. {waits}
         """,
     )
     if complete:
@@ -194,11 +205,8 @@ def figure() -> Figure:
 
 
 def _plane(axes: Any, runs: selection.Selection) -> None:
-    best = choice.regularizers(runs.scale)
     shown = {
-        name: np.array([_accuracies(each) for each in some])
-        for name, some in runs.by_name.items()
-        if name in TARGETS or name in best or not _settled(name, best)
+        name: np.array([_accuracies(each) for each in some]) for name, some in runs.by_name.items()
     }
     others = [
         _accuracies(each)
@@ -223,11 +231,6 @@ def _plane(axes: Any, runs: selection.Selection) -> None:
     axes.set(xlabel="natural accuracy (%)", ylabel="adversarial accuracy (%)")
     axes.margins(x=0.2)
     style.panel(axes, "A", "what each change does")
-
-
-def _settled(name: str, best: Sequence[str]) -> bool:
-    """Return whether validation has chosen a strength of this regularizer."""
-    return any(_regularizer(name) == _regularizer(each) for each in best)
 
 
 def _accuracies(data: xr.Dataset) -> tuple[float, float]:

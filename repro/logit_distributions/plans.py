@@ -39,8 +39,8 @@ OF_TEACHERS = (
 CONTROLS = "controls"
 """The plan of what the paper does not have: other students, and regularizers at each strength.
 
-Once the logs of all strengths are stored, the plan has the chosen ones' other seeds too, and their
-verification by the full AutoAttack.
+Once the logs of all strengths are stored, the chosen ones are attacked and verified by the full
+AutoAttack, and have other seeds too.
 """
 
 MANIFOLDS = "manifolds"
@@ -141,9 +141,9 @@ def _jobs(word: str, scale: Scale, dataset: str, seeds: Sequence[int]) -> Iterat
     elif word == CONTROLS:
         yield from _trained_and_attacked(recipes.CONTROLS, scale, dataset, seeds)
         strengths = [n for n in recipes.names(scale) if n.startswith(tuple(recipes.REGULARIZERS))]
-        yield from _trained_and_attacked(strengths, scale, dataset, seeds[:1])
+        yield from _each("log", strengths, scale, dataset, seeds[:1])
         best = choice.regularizers(str(scale), dataset)
-        yield from _trained_and_attacked(best, scale, dataset, seeds[1:])
+        yield from _trained_and_attacked(best, scale, dataset, seeds)
         yield from _each(VERIFIED_BY[0], ("at", *best), scale, dataset, seeds[:1])
     elif word == ADVERSARIAL:
         yield from _each(word, scale.published or TABLE2, scale, dataset, seeds[:1])

@@ -205,9 +205,6 @@ class Scale:
         Of the kept epochs, each so-many-th is recorded by epoch.
     published : tuple of str
         Recipes whose evaluated weights, of seed 0 on CIFAR-10, are stored beside the datasets.
-    published_teachers : tuple of str
-        Those of which the weights of every seed are: a student of any seed learns from them, and
-        nobody has to train its teacher again.
     network : str
     eps : int
         Radius of the ball, in 255ths.
@@ -225,7 +222,6 @@ class Scale:
     schedule: str = "step"
     recorded_every: int = 1
     published: tuple[str, ...] = ()
-    published_teachers: tuple[str, ...] = ()
     network: str = "resnet18"
     eps: int = 8
     given: str | None = None
@@ -276,7 +272,7 @@ SCALES: dict[str, Scale] = {
         ),
         Scale(
             "medium", 16, 20, (10, 20, 5, 15), sweep_images=2000, schedule="linear",
-            recorded_every=2, published=TABLE2, published_teachers=("at",),
+            recorded_every=2, published=TABLE2,
         ),
         Scale("small", 8, 6, (3, 6, 1, 4, 5, 2), sweep_images=2000, published=("at",)),
         Scale("miniature", 8, 2, (1, 2), images=256, sweep_images=128),
