@@ -40,7 +40,7 @@ def make() -> Figure:
     above, below = np.asarray(parts).tolist()
     _manipulations(above, teacher, pictures, image)
     axes = below.subplots()
-    _sweep(axes, accuracies)
+    _sweep(axes, runs, accuracies)
     style.panel(axes, "B", "robustness of students taught from k unmodified logits")
     return figure
 
@@ -85,7 +85,7 @@ def _manipulations(
     panels[1].set_ylabel("logit")
 
 
-def _sweep(axes: Any, accuracies: dict[str, selection.Accuracy]) -> None:
+def _sweep(axes: Any, runs: selection.Selection, accuracies: dict[str, selection.Accuracy]) -> None:
     normal = accuracies["normal"]
     low, high = normal.interval("adversarial")
     axes.axhspan(low, high, color="#eeeeee", zorder=0)
@@ -99,6 +99,11 @@ def _sweep(axes: Any, accuracies: dict[str, selection.Accuracy]) -> None:
         errorbars(
             axes, k + 0.1 * (number - 0.5), [points[i] for i in k], "adversarial", colour, marker
         )
+        for i, point in points.items():
+            for data in runs.by_name.get(name(i, how), runs["normal"]):
+                resists = data["robust"].values[-1, : point.images]
+                aside = 0.3 * (number - 0.5)
+                axes.plot(i + aside, 100 * resists.mean(), marker, color=colour, markersize=2)
         axes.text(
             0.99, 0.08 + 0.11 * number, how, color=colour, weight="bold", ha="right",
             transform=axes.transAxes,
@@ -206,7 +211,8 @@ def _text(
         them; blue: true class, orange: changed. (B) Accuracy under APGD-CE, then APGD-DLR (Linf
         8/255), of students taught from the logits that AT gives the training images, all but the k
         largest permuted or averaged; k = 9 changes nothing and is the normal student,
-        {normal:.1f} % (band: its interval). Kept of its robustness at {kept}.
+        {normal:.1f} % (band: its interval); small points: every stored seed. Kept of its
+        robustness at {kept}.
         {_falls(accuracies)} {about} {_noise(runs)} {style.ORIGIN}
     """
 

@@ -1,9 +1,10 @@
-"""Table 3: training time on CIFAR-10."""
+"""Table 3: training time on CIFAR-10, by device."""
 
 import json
 import sys
 
 import numpy as np
+import xarray as xr
 
 from logit_distributions import store
 from paper import selection, tables
@@ -18,32 +19,39 @@ def make() -> tables.Table:
     notes = [
         "Hours of training steps alone, mean ± sd over runs: without validation and without making "
         "targets (the paper's distillation has its teacher in the loop), on a machine that did "
-        "other work meanwhile, so not to be compared. The paper's on a Titan Xp."
+        "other work meanwhile, a GPU several trainings at once, so not to be compared. The paper's "
+        "on a Titan Xp."
     ]
     for runs in selection.printed("log", NETWORKS, paired=False):
-        settings: dict[str, None] = {}
         stored = store.find("log", scale=runs.scale)
         for method, paper in tables.reported("table3").items():
-            logs = [log for log in stored if log.attrs["method"] == method]
-            hours = np.array([log["seconds"].values.sum() / 3600 for log in logs])
-            images = sum(log.attrs["training_images"] * log.sizes["epoch"] for log in logs)
-            rows.append(
-                (
-                    paper["label"],
-                    runs.scale,
-                    f"{paper['hours']:.2f}",
-                    tables.in_percent(hours),
-                    str(len(logs)),
-                    f"{images / (3600 * hours.sum()):,.0f}",
+            by_device: dict[str, list[xr.Dataset]] = {}
+            for log in stored:
+                if log.attrs["method"] == method:
+                    by_device.setdefault(device(log), []).append(log)
+            for name, logs in sorted(by_device.items()):
+                hours = np.array([log["seconds"].values.sum() / 3600 for log in logs])
+                images = sum(log.attrs["training_images"] * log.sizes["epoch"] for log in logs)
+                rows.append(
+                    (
+                        paper["label"],
+                        runs.scale,
+                        name,
+                        f"{paper['hours']:.2f}",
+                        tables.in_percent(hours),
+                        str(len(logs)),
+                        f"{images / (3600 * hours.sum()):,.0f}",
+                    )
                 )
-            )
-            for log in logs:
-                how = json.loads(log.attrs["training"])
-                text = f"{how['device']}, {how['precision']}, threads: {how['threads']}"
-                settings[text] = None
-        notes.append(f"Scale {runs.scale}: {'; '.join(settings)}.")
-    header = ("training", "scale", "paper", "ours", "runs", "images/s")
+    header = ("training", "scale", "device", "paper", "ours", "runs", "images/s")
     return tables.Table("table3", header, rows, notes)
+
+
+def device(log: xr.Dataset) -> str:
+    """Return where and how precisely a network was trained, in words."""
+    how = json.loads(log.attrs["training"])
+    threads = int(how["threads"])
+    return f"{how['device']}, {how['precision']}, {threads} thread{'s' * (threads > 1)}"
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from logit_distributions import choice, recipes, store
 from logit_distributions.errors import ReproError
@@ -200,11 +203,12 @@ def figure() -> Figure:
         _interaction(cells, runs)
     else:
         plane = drawing.subplots()
-    _plane(plane, runs)
+    _write_names(plane, _plane(plane, runs))
     return drawing
 
 
-def _plane(axes: Any, runs: selection.Selection) -> None:
+def _plane(axes: Any, runs: selection.Selection) -> dict[str, NDArray[np.float64]]:
+    """Draw every network and return the mean of each."""
     shown = {
         name: np.array([_accuracies(each) for each in some]) for name, some in runs.by_name.items()
     }
@@ -216,21 +220,42 @@ def _plane(axes: Any, runs: selection.Selection) -> None:
     if others:
         axes.scatter(*np.array(others).T, color=style.GREY, s=9, alpha=0.4, lw=0, zorder=1)
     means = {name: points.mean(0) for name, points in shown.items()}
-    by_natural = sorted(shown, key=lambda name: means[name][0])
     for name, points in shown.items():
-        colour = COLOURS.get(name, style.PURPLE if _regularizer(name) else style.GREEN)
-        axes.scatter(*points.T, color=colour, s=20, alpha=0.85, lw=0, zorder=3)
-        up = 4 + 9 * (by_natural.index(name) % 2)  # names of neighbours on two lines
-        axes.annotate(
-            selection.label(name), means[name], (4, up), textcoords="offset points", fontsize=7
-        )
+        axes.scatter(*points.T, color=_colour(name), s=20, alpha=0.85, lw=0, zorder=3)
     for before, after in (*CHANGES, *(("st", name) for name in shown if _regularizer(name))):
         if before in means and after in means:
             arrow = {"arrowstyle": "->", "color": style.GREY, "lw": 0.8, "shrinkA": 4, "shrinkB": 4}
             axes.annotate("", means[after], means[before], arrowprops=arrow, zorder=2)
     axes.set(xlabel="natural accuracy (%)", ylabel="adversarial accuracy (%)")
-    axes.margins(x=0.2)
+    axes.margins(0.2)
     style.panel(axes, "A", "what each change does")
+    return means
+
+
+def _colour(name: str) -> str:
+    return COLOURS.get(name, style.PURPLE if _regularizer(name) else style.GREEN)
+
+
+def _write_names(axes: Any, places: Mapping[str, NDArray[np.float64]]) -> None:
+    """Write a name beside each point, where neither a name nor another point is."""
+    axes.figure.draw_without_rendering()  # from here on the panel has its size
+    panel = axes.get_window_extent()
+    points = axes.transData.transform(list(places.values()))
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
+    for name, place in sorted(places.items(), key=lambda each: tuple(each[1])):
+        text = axes.annotate(
+            selection.label(name), place, (0, 0), color=_colour(name), textcoords="offset points",
+            fontsize=7,
+        )  # fmt: skip
+        text.set_in_layout(False)
+        for up, side in itertools.product((-2, 8, -12, -22, 18, 28), ("left", "right")):
+            text.xyann = (6 if side == "left" else -6, up)
+            text.set_horizontalalignment(side)
+            box = text.get_window_extent()
+            inside = box.x1 <= panel.x1 and box.y0 >= panel.y0
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
 
 
 def _accuracies(data: xr.Dataset) -> tuple[float, float]:
