@@ -43,7 +43,8 @@ def test_what_is_said_of_the_controls_was_judged_so():
     assert judged["which-class-matters"].verdict == "holds in direction"
     assert judged["any-error-helps"].verdict == "does not hold"
     missed = judged["erring-images-matter"]
-    assert missed.verdict == "undecided" and missed.low < 0 < missed.high
+    assert missed.verdict == "undecided"
+    assert missed.low < 0 < missed.high
 
 
 def test_the_example_on_stored_datasets(capsys, monkeypatch):

@@ -13,6 +13,7 @@ from logit_distributions.errors import ReproError
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.recipes import recipe
 from logit_distributions.store import files, places
+from logit_distributions.store.schema import content_sha256
 
 STORED = places.ROOT / "data"
 
@@ -454,3 +455,30 @@ def test_what_a_kill_leaves_behind_is_no_result(data):
         assert list(data.rglob("*.nc")) == [path]
         temporary.write_bytes(path.read_bytes())
     assert store.validate(path) == []
+
+
+@pytest.mark.parametrize("kind", ["float32", "int16", "int32", "bool", "int64"])
+def test_a_small_dataset_is_classic_where_that_changes_nothing(kind, tmp_path):
+    written = xr.Dataset(
+        {"values": ("name", np.array([0, 1, 1], kind))}, {"name": ["é", "longer", ""]}, {"n": 3}
+    )
+    store.write_file(written, tmp_path / "small.nc")
+    is_classic = (tmp_path / "small.nc").read_bytes().startswith(b"CDF")
+    assert is_classic == (kind != "int64")
+    read = store.read_file(tmp_path / "small.nc")
+    assert {name: each.dtype.kind for name, each in read.variables.items()} == {
+        name: each.dtype.kind for name, each in written.variables.items()
+    }
+    assert content_sha256(read) == content_sha256(written)
+
+
+def test_a_large_variable_is_compressed(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, 10_000) / np.float32(255)
+    sizes = {}
+    for name in ("images", "values"):
+        written = xr.Dataset({name: ("pixel", pixels)})
+        store.write_file(written, tmp_path / "large.nc")
+        assert (tmp_path / "large.nc").read_bytes().startswith(b"\x89HDF")
+        assert store.read_file(tmp_path / "large.nc").identical(written)
+        sizes[name] = (tmp_path / "large.nc").stat().st_size
+    assert sizes["images"] < sizes["values"] < pixels.nbytes  # few different values
