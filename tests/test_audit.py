@@ -149,7 +149,7 @@ def test_every_claim_about_manifolds_is_judged():
     assert len(wanted) >= 15
     for judged in verdicts(wanted):
         assert judged.value is not None or "not a number" in judged.reason
-        assert judged.scale == "small"
+        assert judged.scale == "medium"
 
 
 def test_the_audit_prints_every_row(capsys):
