@@ -458,18 +458,21 @@ def test_what_a_kill_leaves_behind_is_no_result(data):
 
 
 @pytest.mark.parametrize("kind", ["float32", "int16", "int32", "bool", "int64"])
-def test_a_small_dataset_is_classic_where_that_changes_nothing(kind, tmp_path):
+def test_a_small_result_is_classic_where_that_changes_nothing(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "data"))
     written = xr.Dataset(
         {"values": ("name", np.array([0, 1, 1], kind))}, {"name": ["é", "longer", ""]}, {"n": 3}
     )
-    store.write_file(written, tmp_path / "small.nc")
-    is_classic = (tmp_path / "small.nc").read_bytes().startswith(b"CDF")
-    assert is_classic == (kind != "int64")
-    read = store.read_file(tmp_path / "small.nc")
-    assert {name: each.dtype.kind for name, each in read.variables.items()} == {
-        name: each.dtype.kind for name, each in written.variables.items()
-    }
-    assert content_sha256(read) == content_sha256(written)
+    for folder, may_be_classic in (("data", True), ("elsewhere", False)):
+        path = tmp_path / folder / "small.nc"
+        store.write_file(written, path)
+        is_classic = path.read_bytes().startswith(b"CDF")
+        assert is_classic == (may_be_classic and kind != "int64")
+        read = store.read_file(path)
+        assert {name: each.dtype.kind for name, each in read.variables.items()} == {
+            name: each.dtype.kind for name, each in written.variables.items()
+        }
+        assert content_sha256(read) == content_sha256(written)
 
 
 def test_a_large_variable_is_compressed(tmp_path):

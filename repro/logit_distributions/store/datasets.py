@@ -21,8 +21,9 @@ from logit_distributions.store.schema import KINDS, SCHEMA, content_sha256, faul
 COMPRESSED = 1 << 12
 """Bytes from which a variable is compressed; chunks of a smaller one would take more room.
 
-A dataset of smaller ones alone is written in the classic format, as the other takes some 10 KB more
-for a file and 1 KB for a variable.
+A stored result of smaller ones alone is written in the classic format, as the other takes some 10 KB
+more for a file and 1 KB for a variable. Other files keep the other's checksums: a stored one has its
+hash in the registry.
 """
 
 CLASSIC_INTEGERS = ("int8", "int16", "int32")
@@ -96,11 +97,12 @@ def write_file(dataset: xr.Dataset, path: Path) -> None:
             for name, variable in dataset.variables.items()
             if variable.dtype.kind in "fiub" and variable.nbytes >= COMPRESSED
         }
-        plain = not encoding and all(
+        fits = all(
             variable.dtype.kind in "fbU" or variable.dtype in CLASSIC_INTEGERS
             for variable in dataset.variables.values()
         )
-        form: Any = "NETCDF3_64BIT" if plain else "NETCDF4"
+        is_classic = fits and not encoding and places.name_in_data(path) is not None
+        form: Any = "NETCDF3_64BIT" if is_classic else "NETCDF4"
         dataset.to_netcdf(temporary, engine="netcdf4", format=form, encoding=encoding)
 
 
