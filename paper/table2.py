@@ -61,10 +61,8 @@ def _table(reported: dict[str, Any], selected: list[selection.Selection]) -> tab
 def _own_rows(scale: str) -> list[tuple[str, ...]]:
     """Return a row for each student of adopted targets, of which the paper says nothing."""
     own: dict[str, list[xr.Dataset]] = {}
-    for each in store.find("logits", scale=scale):
-        name = str(store.recipe_of(each)["name"])
-        if name.startswith(recipes.OWN):
-            own.setdefault(name, []).append(each)
+    for each in store.find("logits", f"{recipes.OWN}*", scale=scale):
+        own.setdefault(str(store.recipe_of(each)["name"]), []).append(each)
     rows = []
     for name, some in own.items():
         ours = tables.accuracies(name, some)

@@ -15,17 +15,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from logit_distributions import cli, images, store
-from logit_distributions.make import options, train
-from logit_distributions.make.options import Budget
 from logit_distributions.store import places
 
+if TYPE_CHECKING:  # it brings torch, which takes seconds that `list` does not need
+    from logit_distributions.make.options import Budget
+
 TRAIN, TEST = 600, 100
-STUDENTS = ("normal", "hybrid")
-"""Of AT, and of AT and ST."""
+STUDENTS = ("hybrid",)
+"""Of AT and ST."""
 
 COMMAND = (sys.executable, "-m", "tests.miniature")
 
@@ -69,6 +71,7 @@ def dying(save: Callable, mark: Path) -> Callable:
 
 def spent_after(asked: int) -> type[Budget]:
     """Return a budget that is spent once it was asked so often."""
+    from logit_distributions.make.options import Budget
 
     class Asked(Budget):
         left = asked
@@ -87,21 +90,21 @@ def environment(world: Path) -> dict[str, str]:
     return os.environ | folders | {"OMP_NUM_THREADS": "1"}
 
 
-def run_alone(world: Path) -> None:
-    """Make two teachers and two students in one process, and attack the students."""
+def run_alone(world: Path, networks: Sequence[str] = STUDENTS) -> None:
+    """Make networks, and what they need, in one process, and attack them."""
     choice = ["--scale", "miniature", "--seed", "0", "--threads", "1", "--device", "cpu"]
-    command = [*COMMAND, "make", *STUDENTS, *choice]
+    command = [*COMMAND, "make", *networks, *choice]
     done = subprocess.run(command, env=environment(world), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def snakemake(
-    world: Path, profile: str, *arguments: str, students: Sequence[str] = STUDENTS
+    world: Path, profile: str, *arguments: str, networks: Sequence[str] = STUDENTS
 ) -> subprocess.CompletedProcess[str]:
-    """Make the same through the workflow, with a profile of it, or some of the students."""
+    """Make the same through the workflow, with a profile of it."""
     workflow = places.ROOT / "repro" / "logit_distributions" / "workflow"
     settings = {
-        "plan": " ".join(students), "scale": "miniature", "seeds": "0",
+        "plan": " ".join(networks), "scale": "miniature", "seeds": "0",
         "data": world / "data", "cache": world / "cache", "command": " ".join(COMMAND),
     }  # fmt: skip
     command = [
@@ -115,14 +118,14 @@ def snakemake(
     )
 
 
-def results(world: Path, students: Sequence[str] = STUDENTS) -> dict[str, bytes]:
+def results(world: Path, networks: Sequence[str] = STUDENTS) -> dict[str, bytes]:
     """Return the bytes of every array of the logits; all that was made is valid."""
     contents = {}
-    for name in students:
+    for name in networks:
         dataset = store.open_dataset(file(world, "logits", name), "logits")
         for variable in dataset.data_vars:
             contents[f"{name} {variable}"] = dataset[variable].values.tobytes()
-    for name in students:
+    for name in networks:
         assert store.open_dataset(file(world, "log", name), "log").sizes["epoch"] == 2
     return contents
 
@@ -134,8 +137,12 @@ def file(world: Path, kind: str, name: str) -> Path:
 
 if __name__ == "__main__":
     if "KILL_ONCE" in os.environ:
+        from logit_distributions.make import train
+
         train.Trainer.save = dying(train.Trainer.save, Path(os.environ["KILL_ONCE"]))
     if "ASKED" in os.environ:
+        from logit_distributions.make import options
+
         options.Budget = spent_after(int(os.environ["ASKED"]))
     install()
     often = ["--save-every", "0"] if sys.argv[1] == "make" else []

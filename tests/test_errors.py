@@ -75,7 +75,7 @@ def test_a_terminal_shows_what_it_can(encoding, monkeypatch):
 
 
 COMMANDS = {
-    "list": ("logit_distributions", "list"),
+    "list": ("logit_distributions", "list", "--data", "tests/stored/2026-11-25"),
     "help": ("logit_distributions", "--help"),
     "table": ("paper.table2",),
     "claims": ("paper.claims", "gap-lower", "--details"),

@@ -16,10 +16,10 @@ from logit_distributions.cli import GO_ON
 from tests import miniature, toy
 
 CHOICE = (*miniature.STUDENTS, "--scale", "miniature", "--seed", "0")
-ASKED = (3, 9, 25, 60)
+ASKED = (3, 9, 15, 20)
 """How often the budget of the first slices is asked before it is spent; of the others more.
 
-The first two are cut in the first epochs of training, the others later on; all of it asks some 150
+The first two are cut in the first epochs of training, the others later on; all of it asks some 60
 times. A chunk of an attack that is cut is begun anew.
 """
 

@@ -72,13 +72,9 @@ def test_what_is_stored_is_not_made_again_for_the_sake_of_others(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
-        ("plan=table2 dataset=nosuch", "unknown data set 'nosuch'"),
         ("plan=nosuch", "unknown recipe 'nosuch'"),
-        ("scale=nosuch", "unknown scale 'nosuch'"),
         ("seeds=one", "seeds: expected whole numbers from 0, got 'one'"),
-        ("data=/tmp/{x}", "data: expected a path without braces, got /tmp/{x}"),
         ("images=/tmp/{x}", "images: expected a path without braces"),
-        ("speed=/nowhere.json", "/nowhere.json: expected what 'logitdist bench --json FILE'"),
     ],
 )
 def test_a_wrong_setting_is_one_line(setting, problem, tmp_path):
@@ -90,14 +86,16 @@ def test_a_wrong_setting_is_one_line(setting, problem, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_job_is_called_again_and_ends_in_the_same_logits(tmp_path, monkeypatch, rehearsal):
+def test_a_killed_job_is_called_again_and_ends_in_the_same_logits(tmp_path, monkeypatch):
+    """One network, as every job takes seconds to begin; students have their jobs in a dry run."""
+    one = ["st"]
+    miniature.run_alone(tmp_path / "alone", one)
     monkeypatch.setenv("KILL_ONCE", str(tmp_path / "killed"))
-    one = ["normal"]
-    done = miniature.snakemake(tmp_path, "local", "--cores", "2", students=one)
+    done = miniature.snakemake(tmp_path, "local", "--cores", "2", networks=one)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "killed").read_text().startswith("cifar10-miniature-")
     assert "Trying to restart job" in done.stderr
-    assert miniature.results(tmp_path, one).items() <= rehearsal.items()
+    assert miniature.results(tmp_path, one) == miniature.results(tmp_path / "alone", one)
 
 
 def test_on_a_cluster_the_scheduler_chooses_the_gpu(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import hashlib
 import json
@@ -21,9 +22,9 @@ from logit_distributions.store.schema import KINDS, SCHEMA, content_sha256, faul
 COMPRESSED = 1 << 12
 """Bytes from which a variable is compressed; chunks of a smaller one would take more room.
 
-A stored result of smaller ones alone is written in the classic format, as the other takes some 10 KB
-more for a file and 1 KB for a variable. Other files keep the other's checksums: a stored one has its
-hash in the registry.
+A stored result of smaller ones alone is written in the classic format, as the other takes some
+10 KB more for a file and 1 KB for a variable. Other files keep the other's checksums: a stored one
+has its hash in the registry.
 """
 
 CLASSIC_INTEGERS = ("int8", "int16", "int32")
@@ -303,7 +304,7 @@ def find(
     stage : str
         A folder of the data, such as ``logits`` or ``capacity/random``.
     name, dataset, scale : str
-        Of the recipe; ``*`` for any.
+        Of the recipe; ``*`` for any, ``fix-*`` for what begins so.
 
     Examples
     --------
@@ -317,7 +318,7 @@ def find(
         if re.search(r"-seed\d+$", path.stem):  # not a copy such as "…-seed0 (1).nc"
             status = path.stat()
             opened = _opened(path.absolute(), stage, (status.st_size, status.st_mtime_ns))
-            if name in ("*", recipe_of(opened)["name"]):
+            if fnmatch.fnmatchcase(recipe_of(opened)["name"], name):
                 datasets.append(opened)
     return sorted(datasets, key=lambda each: (each.attrs["recipe"], int(each.attrs["seed"])))
 
