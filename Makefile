@@ -80,7 +80,9 @@ test: $(FULL)/done ## Run the tests
 	fi
 	@echo "The kernels once more, uncompiled, where coverage can see every line:"
 	@mkdir -p build
-	NUMBA_DISABLE_JIT=1 $(FULL)/bin/coverage run -m pytest -q tests/test_kernels_*.py
+	$(FULL)/bin/coverage erase
+	NUMBA_DISABLE_JIT=1 OMP_NUM_THREADS=1 $(FULL)/bin/coverage run -m pytest -q -n 2 tests/test_kernels_*.py
+	$(FULL)/bin/coverage combine -q
 	$(FULL)/bin/coverage report
 
 kill: $(FULL)/done ## Kill runs 100 times at random moments and compare every bit
