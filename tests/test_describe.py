@@ -91,9 +91,8 @@ def test_what_is_no_dataset_of_logits_is_one_line():
 
 
 def test_show_prints_accuracies_and_capacities(capsys):
-    at, capacity = (
-        STORED / kind / f"{recipes.recipe('at').run(0)}.nc" for kind in ("logits", "capacity")
-    )
+    run = recipes.recipe("at", "medium").run(0)
+    at, capacity = (STORED / kind / f"{run}.nc" for kind in ("logits", "capacity"))
     assert cli.main(["show", str(at), str(capacity)]) == 0
     printed = capsys.readouterr().out
     assert f"{at}:\n<xarray.Dataset>" in printed
