@@ -72,9 +72,13 @@ def test_what_is_stored_is_not_made_again_for_the_sake_of_others(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
+        ("plan=table2 dataset=nosuch", "unknown data set 'nosuch'"),
         ("plan=nosuch", "unknown recipe 'nosuch'"),
+        ("scale=nosuch", "unknown scale 'nosuch'"),
         ("seeds=one", "seeds: expected whole numbers from 0, got 'one'"),
+        ("data=/tmp/{x}", "data: expected a path without braces, got /tmp/{x}"),
         ("images=/tmp/{x}", "images: expected a path without braces"),
+        ("speed=/nowhere.json", "/nowhere.json: expected what 'logitdist bench --json FILE'"),
     ],
 )
 def test_a_wrong_setting_is_one_line(setting, problem, tmp_path):

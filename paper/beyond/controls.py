@@ -76,15 +76,16 @@ def networks() -> selection.Selection:
     Missing
         If the normal student is stored at none.
     """
+    names = {scale: _names(scale) for scale in selection.scales()}
     by_scale = {}
-    for scale in selection.scales():
-        stored = {name: store.find("logits", name, scale=scale) for name in _names(scale)}
+    for scale in names:
+        stored = {name: store.find("logits", name, scale=scale) for name in names[scale]}
         if stored["normal"]:
             by_scale[scale] = {name: some for name, some in stored.items() if some}
     if not by_scale:
         store.need("logits", "normal", scale=selection.scales()[-1])
     scale = max(by_scale, key=lambda each: len(by_scale[each].keys() - {*recipes.TABLE2}))
-    absent = tuple(name for name in _names(scale) if name not in by_scale[scale])
+    absent = tuple(name for name in names[scale] if name not in by_scale[scale])
     return selection.Selection(scale, by_scale[scale], absent)
 
 
