@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from logit_distributions import store
-from logit_distributions.errors import ReproError
-from logit_distributions.store import places
-from paper import exit_code, parser_of, style, tables
+from paper import artefacts, exit_code, parser_of
 
 KINDS = ("table", "figure")
 
@@ -46,20 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in wanted if name not in names()]:
         print(f"unknown artefact {unknown[0]!r}: expected {', '.join(names())}", file=sys.stderr)
         return 2
-    return max([_make(name, name in named) for name in wanted])
-
-
-def _make(name: str, named: bool) -> int:
-    script = importlib.import_module(f"paper.{name}")
-    save = style.save if name.startswith("figure") else tables.save
-    try:
-        save(name, script.make)
-    except ReproError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return int(named or not isinstance(error, store.Missing))
-    (kind,) = (kind for kind in KINDS if name.startswith(kind))
-    print(f"{name}: {places.build() / kind}s", flush=True)
-    return 0
+    return artefacts.make(wanted, named)
 
 
 if __name__ == "__main__":

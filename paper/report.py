@@ -12,7 +12,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from PIL import Image
 from logit_distributions import plans, recipes, store
 from logit_distributions.errors import ReproError
 from logit_distributions.store import files, places
-from paper import exit_code, parser_of, selection, style, tables, tableV, title
+from paper import artefacts, exit_code, parser_of, selection, style, tables, tableV, title
 from paper.__main__ import names
 from paper.beyond import __main__ as ours
 from paper.claims import placebo
@@ -78,8 +78,12 @@ ON_CIFAR100 = ("figureB4", "figureB5", "figureB6")
 """Figures of the teachers on CIFAR-100."""
 
 
-def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
-    """Return a table or a figure, or what it lacks, with the verdicts that belong to it."""
+Content = dict[str, Any]
+"""Fields of an `Artefact`: a table, or a figure's picture, size and caption, or its problem."""
+
+
+def artefact(name: str, verdicts: list[claims.Verdict], content: Content) -> Artefact:
+    """Return a table or a figure of the paper with the verdicts that belong to it."""
     kind, number = title(name).partition(":")[0].split(" ")
     datasets = _behind(name)
     shown: dict[str, Any] = {
@@ -94,14 +98,15 @@ def artefact(name: str, verdicts: list[claims.Verdict]) -> Artefact:
         },
         "attacks": sorted({each.attrs["evaluation"] for each in datasets}),
     }
-    make = importlib.import_module(f"paper.{name}").make
-    return Artefact(name, **_content(name, kind.lower(), make), **shown)
+    return Artefact(name, **content, **shown)
 
 
-def _content(name: str, kind: str, make: Callable[[], Any]) -> dict[str, Any]:
-    """Return a table, or a figure's picture, size and caption, or what it lacks."""
+def _content(part: tuple[str, str]) -> Content:
+    """Return what a part of a script makes; parts are `make` of the paper's, `table`, `figure`."""
+    name, attribute = part
+    make = getattr(importlib.import_module(f"paper.{name}"), attribute)
     try:
-        if kind == "table":
+        if attribute == "table" or name.startswith("table"):
             return {"table": make()}
         figure = style.save(name, make)
     except ReproError as error:
@@ -328,8 +333,10 @@ def page() -> str:
     for each in judged:
         artefact_of = each.claim.artefact
         named.setdefault(artefact_of if artefact_of in shown else APPENDIX_C, []).append(each)
-    artefacts = [artefact(name, named.get(name, [])) for name in shown]
-    artefacts.append(
+    parts = [(name, "make") for name in shown] + _parts_beyond()
+    contents = dict(zip(parts, artefacts.side_by_side(_content, parts), strict=True))
+    on_page = [artefact(name, named.get(name, []), contents[name, "make"]) for name in shown]
+    on_page.append(
         Artefact(
             APPENDIX_C,
             "Appendix C: what follows, what does not",
@@ -339,7 +346,13 @@ def page() -> str:
             note="paper/appendix-c.md has the errata, their proofs and the tables.",
         )
     )
-    artefacts += beyond()
+    on_page += [
+        Artefact(
+            f"{full.replace('.', '-')}-{kind}", title(full), "Beyond the paper",
+            full.removeprefix("beyond."), [], **contents[full, kind],
+        )
+        for full, kind in parts[len(shown) :]
+    ]  # fmt: skip
     counts = Counter(each.verdict for each in judged)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(WEB), autoescape=jinja2.select_autoescape(),
@@ -360,7 +373,7 @@ def page() -> str:
         blunt=[each.verdict.claim.id for each in tried if not each.discriminates],
         decided=Counter(each.claim.fixed for each in judged if each.judged),
         marks=MARKS,
-        artefacts=artefacts,
+        artefacts=on_page,
         explorer=explored,
         made=_made(),
         versions_used=sorted({each.attrs["versions"] for each in store.find("logits")}),
@@ -370,19 +383,15 @@ def page() -> str:
     )
 
 
-def beyond() -> list[Artefact]:
-    """Return what the paper does not have, in a group of its own: tables and figures."""
+def _parts_beyond() -> list[tuple[str, str]]:
+    """Return the parts of what the paper does not have: tables and figures of its scripts."""
     return [
-        Artefact(
-            f"beyond-{name}-{kind}", title(full), "Beyond the paper", name, [],
-            **_content(full, kind, getattr(script, kind)),
-        )
+        (f"beyond.{name}", kind)
         for name in ours.names()
-        for full in [f"beyond.{name}"]
-        for script in [importlib.import_module(f"paper.{full}")]
+        for script in [importlib.import_module(f"paper.beyond.{name}")]
         for kind in ("table", "figure")
         if hasattr(script, kind)
-    ]  # fmt: skip
+    ]
 
 
 def _lead() -> str:

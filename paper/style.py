@@ -124,11 +124,14 @@ def _settle(figure: Figure) -> None:
 
     The layout's solver may end some 1e-16 beside where it ended before, which a PDF shows
     wherever a coordinate lies between two of its last digits. Axes of equal aspect find their
-    place in the second drawing only.
+    place in the second layout only.
     """
-    figure.draw_without_rendering()
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        if any(axes.get_aspect() != "auto" for axes in figure.axes):
+            engine.execute(figure)
+    figure.set_layout_engine(None)  # otherwise saving draws everything once more before it draws
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 6).tolist())
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from logit_distributions.errors import ReproError
 from logit_distributions.read import distribution, pictures, ranking
@@ -68,6 +69,18 @@ def test_skewness(sample):
     assert distribution.skewness(values) == pytest.approx(naive.skewness(values.tolist()))
     assert distribution.skewness(np.array([1.0, 2.0, 3.0])) == pytest.approx(0, abs=1e-12)
     assert np.isnan(distribution.skewness(np.ones(3)))
+
+
+@pytest.mark.parametrize("values", [[3.0], [2, 2, 2], [0.5, -1, 0.5, 7, -1, 0.5], []])
+def test_ranks_share_ties(values):
+    values = np.array(values)
+    assert np.array_equal(distribution.ranks(values), stats.rankdata(values))
+
+
+def test_relative_ranks_reach_from_zero_to_one():
+    draws = np.random.default_rng(4).integers(50, size=200) / 8
+    expected = (stats.rankdata(draws) - 1) / 199
+    assert np.array_equal(distribution.relative_ranks(draws), expected)
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5])

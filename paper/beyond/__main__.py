@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from logit_distributions import store
-from logit_distributions.errors import ReproError
-from logit_distributions.store import places
-from paper import exit_code, parser_of, style, tables
+from paper import artefacts, exit_code, parser_of
 
 
 def names() -> list[str]:
@@ -32,21 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in named if name not in names()]:
         print(f"unknown name {unknown[0]!r}: expected {', '.join(names())}", file=sys.stderr)
         return 2
-    return max([_make(name, name in named) for name in named or names()])
-
-
-def _make(name: str, named: bool) -> int:
-    script, full = importlib.import_module(f"paper.beyond.{name}"), f"beyond.{name}"
-    try:
-        if hasattr(script, "table"):
-            print(tables.save(full, script.table).text())
-        if hasattr(script, "figure"):
-            style.save(full, script.figure)
-            print(places.build() / "figures" / f"{full}.png", flush=True)
-    except ReproError as error:
-        print(f"{full}: {error}", file=sys.stderr)
-        return int(named or not isinstance(error, store.Missing))
-    return 0
+    full = [f"beyond.{name}" for name in named or names()]
+    return artefacts.make(full, full if named else ())
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import log_softmax
+from scipy.special import log_softmax, stdtrit
 
 from logit_distributions import choice, images, manipulations, recipes, store
 from logit_distributions.errors import ReproError
@@ -259,7 +258,7 @@ def _retrained(estimate: Estimate) -> Estimate:
     values = np.array(list(estimate.values.values()))
     if len(values) < 2:
         return estimate
-    quantiles = stats.t.ppf((np.arange(RESAMPLES) + 0.5) / RESAMPLES, len(values) - 1)
+    quantiles = stdtrit(len(values) - 1, (np.arange(RESAMPLES) + 0.5) / RESAMPLES)
     draws = np.random.default_rng(len(values)).permutation(quantiles)
     moved = np.concatenate([[0.0], draws * values.std(ddof=1) / np.sqrt(len(values))])
     return Estimate({key: v + moved for key, v in estimate.units.items()}, estimate.images)

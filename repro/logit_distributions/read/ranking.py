@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from logit_distributions.errors import ReproError
 from logit_distributions.manipulations import Logits, ranking
-from logit_distributions.read.distribution import is_correct
+from logit_distributions.read.distribution import is_correct, ranks
 
 
 def rank_disagreement(
@@ -61,7 +60,7 @@ def ranked_far_apart(
     apart = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = labels == label
-        difference = np.abs(stats.rankdata(first[members]) - stats.rankdata(second[members]))
+        difference = np.abs(ranks(first[members]) - ranks(second[members]))
         apart[members] = difference > threshold * (members.sum() - 1)
     return apart
 
@@ -228,4 +227,4 @@ def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) 
     ----------
     first, second : ndarray, shape (n,)
     """
-    return float(np.corrcoef(stats.rankdata(first), stats.rankdata(second))[0, 1])
+    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
