@@ -21,6 +21,7 @@ import numpy as np
 
 from logit_distributions import cli, images, store
 from logit_distributions.store import places
+from tests import warm
 
 if TYPE_CHECKING:  # it brings torch, which takes seconds that `list` does not need
     from logit_distributions.make.options import Budget
@@ -93,8 +94,7 @@ def environment(world: Path) -> dict[str, str]:
 def run_alone(world: Path, networks: Sequence[str] = STUDENTS) -> None:
     """Make networks, and what they need, in one process, and attack them."""
     choice = ["--scale", "miniature", "--seed", "0", "--threads", "1", "--device", "cpu"]
-    command = [*COMMAND, "make", *networks, *choice]
-    done = subprocess.run(command, env=environment(world), capture_output=True, text=True)
+    done = warm.run(*COMMAND[2:], "make", *networks, *choice, env=environment(world))
     assert done.returncode == 0, done.stderr
 
 
@@ -107,15 +107,13 @@ def snakemake(
         "plan": " ".join(networks), "scale": "miniature", "seeds": "0",
         "data": world / "data", "cache": world / "cache", "command": " ".join(COMMAND),
     }  # fmt: skip
-    command = [
-        sys.executable, "-m", "snakemake", "--directory", str(world),
+    return warm.run(
+        "snakemake", "--directory", str(world),
         "--snakefile", str(workflow / "Snakefile"),
         "--profile", str(workflow / "profiles" / profile),
         "--config", *(f"{name}={value}" for name, value in settings.items()), *arguments,
-    ]  # fmt: skip
-    return subprocess.run(
-        command, env=environment(world), capture_output=True, text=True, timeout=600
-    )
+        env=environment(world),
+    )  # fmt: skip
 
 
 def results(world: Path, networks: Sequence[str] = STUDENTS) -> dict[str, bytes]:

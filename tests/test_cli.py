@@ -2,8 +2,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from logit_distributions.jobs import Job, epoch_file, teachers
 from logit_distributions.make import distill, history, network, run
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.store import files, places
-from tests import toy
+from tests import toy, warm
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +22,8 @@ def table2(tmp_path_factory, toy_sheets):
     environment = os.environ | {
         f"REPRO_{name.upper()}": str(folder / name) for name in ("data", "cache", "build")
     }
-    command = [sys.executable, "-m", "tests.toy", "make", "table2", "--seed", "0"]
-    done = subprocess.run(
-        [*command, "--images", str(toy_sheets), "--threads", "1"],
-        env=environment, cwd=places.ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    options = ("--seed", "0", "--images", str(toy_sheets), "--threads", "1")
+    done = warm.run("tests.toy", "make", "table2", *options, env=environment)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 

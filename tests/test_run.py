@@ -3,8 +3,6 @@
 import fcntl
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -15,7 +13,7 @@ from logit_distributions.make import run
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.options import Budget, Machine, Options, OutOfTime
 from logit_distributions.store import files, places
-from tests import toy
+from tests import toy, warm
 
 
 @pytest.fixture
@@ -101,25 +99,15 @@ def test_who_waits_for_another_process_says_so_and_asks_the_budget(options, caps
 
 def test_two_processes_that_want_one_student_train_each_step_once(toy_world, toy_sheets):
     command = [
-        sys.executable, "-m", "tests.toy", "make", "normal", "--seed", "0", "--threads", "1",
-        "--images", str(toy_sheets), "--device", "cpu", "--precision", "float32",
+        "tests.toy", "make", "normal", "--seed", "0", "--threads", "1", "--images",
+        str(toy_sheets), "--device", "cpu", "--precision", "float32",
     ]  # fmt: skip
     steps = toy_world / "steps.txt"
     environment = {**os.environ, "TOY_STEPS": str(steps)}
-    both = [
-        subprocess.Popen(
-            command,
-            cwd=places.ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    outputs = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    bars = [error.count("it/s") + error.count("img/s") for _, error in outputs]
+    both = [warm.Begun(*command, env=environment) for _ in range(2)]
+    ended = [process.ended() for process in both]
+    assert [each.returncode for each in ended] == [0, 0], ended
+    bars = [each.stderr.count("it/s") + each.stderr.count("img/s") for each in ended]
     assert bars == [0, 0]  # no terminal
     epochs = 2
     a_training = -(-10 * (toy.TRAIN - toy.VALIDATION) // recipes.recipe("normal").batch_size)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from logit_distributions.cli import GO_ON
-from tests import miniature, toy
+from tests import miniature, toy, warm
 
 CHOICE = (*miniature.STUDENTS, "--scale", "miniature", "--seed", "0")
 ASKED = (3, 9, 15, 20)
@@ -27,10 +27,8 @@ times. A chunk of an attack that is cut is begun anew.
 def slice_of_time(world: Path, asked: int, sheets: Path) -> int:
     """Work in a folder until the budget is spent, and return the exit code."""
     settings = ("--budget", "1h", "--images", str(sheets), "--threads", "1", "--device", "cpu")
-    done = subprocess.run(
-        [*miniature.COMMAND, "make", *CHOICE, *settings],
-        env=miniature.environment(world) | {"ASKED": str(asked)}, capture_output=True, text=True,
-    )  # fmt: skip
+    environment = miniature.environment(world) | {"ASKED": str(asked)}
+    done = warm.run(*miniature.COMMAND[2:], "make", *CHOICE, *settings, env=environment)
     assert done.returncode in (0, GO_ON), done.stderr
     if done.returncode:
         assert "the same command goes on there" in done.stderr.splitlines()[-1]
@@ -40,16 +38,18 @@ def slice_of_time(world: Path, asked: int, sheets: Path) -> int:
 def carry(world: Path, other: Path) -> None:
     """Take results and unfinished state along, as the README says."""
     other.mkdir()
-    files = subprocess.run(
-        [*miniature.COMMAND, "list", *CHOICE, "--files"], cwd=world, check=True,
-        env=miniature.environment(world) | {"REPRO_DATA": "data", "REPRO_CACHE": "cache"},
-        capture_output=True,
-    )  # fmt: skip
-    names = files.stdout.decode().splitlines()
+    environment = miniature.environment(world) | {"REPRO_DATA": "data", "REPRO_CACHE": "cache"}
+    command = (*miniature.COMMAND[2:], "list", *CHOICE, "--files")
+    files = warm.run(*command, env=environment, cwd=world)
+    names = files.stdout.splitlines()
     assert names
     assert not any(Path(name).is_absolute() or "SHA256SUMS" in name for name in names)
     packed = subprocess.run(
-        ["tar", "-c", "-T", "-"], cwd=world, input=files.stdout, capture_output=True, check=True
+        ["tar", "-c", "-T", "-"],
+        cwd=world,
+        input=files.stdout.encode(),
+        capture_output=True,
+        check=True,
     )
     subprocess.run(["tar", "-x"], cwd=other, input=packed.stdout, check=True)
 

@@ -12,7 +12,7 @@ from logit_distributions import plans
 from logit_distributions.jobs import Job, with_needs
 from logit_distributions.recipes import SCALES, recipe
 from logit_distributions.store import places
-from tests import miniature
+from tests import miniature, warm
 
 WORKFLOW = places.ROOT / "repro" / "logit_distributions" / "workflow"
 pytest.importorskip("snakemake", reason="Snakemake is not installed: pip install '.[cluster]'")
@@ -20,13 +20,10 @@ pytest.importorskip("snakemake", reason="Snakemake is not installed: pip install
 
 def called(tmp_path: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess:
     """Let the workflow say what it would do."""
-    return subprocess.run(
-        [
-            sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--directory",
-            str(tmp_path), "--snakefile", str(WORKFLOW / "Snakefile"), "--profile",
-            str(WORKFLOW / "profiles" / profile), *arguments,
-        ],
-        env=os.environ, capture_output=True, text=True,
+    return warm.run(
+        "snakemake", "--dry-run", "--printshellcmds", "--directory", str(tmp_path), "--snakefile",
+        str(WORKFLOW / "Snakefile"), "--profile", str(WORKFLOW / "profiles" / profile), *arguments,
+        env=os.environ,
     )  # fmt: skip
 
 
