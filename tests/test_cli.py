@@ -114,7 +114,7 @@ def test_targets_average_batch_statistics_and_leave_the_teacher_alone(world):
     assert all(torch.equal(before[n], after[n]) for n in before if "num_batches" not in n)
     made = store.open_dataset(Job("targets", recipes.recipe("at"), 0).path, "targets")
     assert made.attrs["passes"] == 5
-    assert made["logits"].shape == (400, 10)
+    assert made["logits"].shape == (toy.SHOWN, 10)
 
 
 def test_changed_recipes_do_not_pass_for_stored_ones(world, capsys, monkeypatch):

@@ -18,8 +18,6 @@ from logit_distributions.store import places
 from paper import table2
 from tests import toy, toy_results
 
-TRAIN = 10 * (toy.TRAIN - toy.VALIDATION)
-
 
 def own(labels, seed=0):
     """Return targets that know the class and rank the others at random."""
@@ -117,8 +115,11 @@ def wrong_files(folder, labels):
     broken = good.copy()
     broken[3] = np.nan
     yield write(folder / "a.nc", scores=(dims, good)), "expected a variable logits"
-    yield write(folder / "b.nc", logits=(dims, good[:-1])), "each of 400 training images"
-    yield write(folder / "c.nc", logits=(dims, good[:, :9])), r"got float32 of shape \(400, 9\)"
+    yield write(folder / "b.nc", logits=(dims, good[:-1])), f"each of {toy.SHOWN} training images"
+    yield (
+        write(folder / "c.nc", logits=(dims, good[:, :9])),
+        rf"got float32 of shape \({toy.SHOWN}, 9\)",
+    )
     yield write(folder / "d.nc", logits=(dims, good.astype(int))), "got int64 of shape"
     yield write(folder / "e.nc", logits=(dims, broken)), "logits of 1 images are NaN"
     order = ("sample", np.roll(labels, 1))
@@ -129,7 +130,7 @@ def wrong_files(folder, labels):
 
 def test_what_are_no_targets_is_one_line(toy_world, toy_sheets):
     data = images.load("cifar10", "train", toy_sheets)
-    assert len(data) == TRAIN
+    assert len(data) == toy.SHOWN
     for file, problem in wrong_files(toy_world, data.labels):
         with pytest.raises(ReproError, match=problem) as error:
             distill.adopt_targets("mine", file, folder=toy_sheets)

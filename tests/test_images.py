@@ -145,7 +145,7 @@ def test_split_sets_aside_the_same_number_of_each_class():
 def test_parts_of_the_toy_set(toy_world, toy_sheets):
     training = images.load("cifar10", "train", toy_sheets)
     validation = images.load("cifar10", "validation", toy_sheets)
-    assert len(training) == 10 * (toy.TRAIN - toy.VALIDATION)
+    assert len(training) == toy.SHOWN
     assert len(validation) == 10 * toy.VALIDATION
     assert not set(training.index) & set(validation.index)
     whole = toy.parts()["train"][0]

@@ -110,7 +110,7 @@ def test_two_processes_that_want_one_student_train_each_step_once(toy_world, toy
     bars = [each.stderr.count("it/s") + each.stderr.count("img/s") for each in ended]
     assert bars == [0, 0]  # no terminal
     epochs = 2
-    a_training = -(-10 * (toy.TRAIN - toy.VALIDATION) // recipes.recipe("normal").batch_size)
+    a_training = -(-toy.SHOWN // recipes.recipe("normal").batch_size)
     trained = sorted(steps.read_text().splitlines())
     assert trained == sorted(
         f"{recipes.recipe(name).run(0)} {epoch} {step}"
@@ -153,4 +153,4 @@ def test_weights_of_another_seed_or_epoch_are_not_taken_as_done(seed, epoch, toy
 
 
 def test_the_toy_set_is_what_is_trained_on(options):
-    assert len(images.load("cifar10", "train", options.images)) == 10 * (toy.TRAIN - toy.VALIDATION)
+    assert len(images.load("cifar10", "train", options.images)) == toy.SHOWN

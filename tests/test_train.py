@@ -13,7 +13,7 @@ from logit_distributions.make import train
 from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.make.options import Budget, Machine
 from logit_distributions.recipes import Distillation, Recipe
-from tests import naive
+from tests import naive, toy
 
 CPU = Machine("cpu", "float32")
 
@@ -39,7 +39,7 @@ def _recipe(method: str) -> Recipe:
 def _targets(method: str) -> np.ndarray | None:
     if method != "distillation":
         return None
-    return np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(toy.SHOWN, 10)).astype(np.float32)
 
 
 @pytest.mark.parametrize("method", ["standard", "adversarial", "distillation"])
@@ -48,16 +48,16 @@ def test_a_run_cut_anywhere_ends_with_the_same_bits(method, toy_world, toy_sheet
     whole = _trained(recipe, 0, toy_sheets, _targets(method))
     monkeypatch.setenv("REPRO_CACHE", str(toy_world / "second"))
     one_step = train.Trainer.one_step
-    left = {"steps": 2}
+    left = {"steps": 1}
 
-    def killed_after_some(run, draws):
+    def killed_after_one(run, draws):
         if left["steps"] == 0:
-            left["steps"] = 2
+            left["steps"] = 1
             raise _Killed
         left["steps"] -= 1
         return one_step(run, draws)
 
-    monkeypatch.setattr(train.Trainer, "one_step", killed_after_some)
+    monkeypatch.setattr(train.Trainer, "one_step", killed_after_one)
     kills = 0
     while True:
         try:
@@ -103,7 +103,7 @@ def test_the_time_that_a_device_is_waited_for_counts(toy_world, toy_sheets, monk
     monkeypatch.setattr(train.Trainer, "assert_finite", late)
     recipe = dataclasses.replace(_recipe("standard"), epochs=1)
     done = _trained(recipe, 0, toy_sheets, save_every=0.0)
-    steps = math.ceil(400 / recipe.batch_size)
+    steps = math.ceil(toy.SHOWN / recipe.batch_size)
     assert done.log[0]["seconds"] == steps
 
 
@@ -179,16 +179,16 @@ def test_regularized_losses_equal_naive(name, strength):
 
 def test_images_that_are_not_shown_leave_as_many_steps(toy_world, toy_sheets):
     recipe = dataclasses.replace(_recipe("distillation"), batch_size=64)
-    shown = np.arange(0, 400, 4)
+    shown = np.arange(0, toy.SHOWN, 4)
     trainer = _trainer(recipe, 0, toy_sheets, _targets("distillation"), shown=shown)
     seen = []
     trainer.update = lambda index, *rest: seen.extend(index.tolist())
     for epoch in range(2):
         trainer.epoch, trainer.step = epoch, 0
-        draws = train.Epoch(400, "x", epoch)
+        draws = train.Epoch(toy.SHOWN, "x", epoch)
         while trainer.step < trainer.steps:
             trainer.one_step(draws)
-    assert len(seen) == 2 * 400
+    assert len(seen) == 2 * toy.SHOWN
     places, counts = np.unique(seen, return_counts=True)
     assert places.tolist() == shown.tolist()
     assert set(counts) == {8}

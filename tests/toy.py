@@ -18,7 +18,11 @@ from PIL import Image
 
 from logit_distributions import cli, images, recipes
 
-TRAIN, TEST, VALIDATION = 50, 10, 10
+TRAIN, TEST, VALIDATION = 36, 10, 10
+"""Images of each class; those for validation are taken from the training images."""
+
+SHOWN = 10 * (TRAIN - VALIDATION)
+"""Images that a network is trained on, in three steps an epoch."""
 
 
 def arrays(per_class: int, seed: int) -> images.Arrays:
