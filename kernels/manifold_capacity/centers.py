@@ -434,7 +434,7 @@ def minimise(x, gram, v, evenness, tolerance=TOLERANCE, limit=500):  # type: ign
     """
     cost, gradient, precondition = cost_and_gradient(x, gram, v, evenness)
     steps = np.empty((MEMORY, v.shape[0], v.shape[1]))
-    changes, products, used = np.empty_like(steps), np.empty(MEMORY), 0
+    changes, products, used = np.empty_like(steps), np.empty(MEMORY), np.int64(0)
     for _ in range(limit):
         if not np.isfinite(cost):
             break
@@ -455,8 +455,10 @@ def minimise(x, gram, v, evenness, tolerance=TOLERANCE, limit=500):  # type: ign
         else:
             break
         slot = used % MEMORY
-        steps[slot] = step * direction
-        changes[slot] = new_gradient - gradient
+        for i in range(v.shape[0]):
+            for j in range(v.shape[1]):
+                steps[slot, i, j] = step * direction[i, j]
+                changes[slot, i, j] = new_gradient[i, j] - gradient[i, j]
         products[slot] = _inner(steps[slot], changes[slot])
         lengths = _inner(steps[slot], steps[slot]) * _inner(changes[slot], changes[slot])
         if products[slot] > 1e-12 * np.sqrt(lengths):

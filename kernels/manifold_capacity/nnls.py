@@ -125,7 +125,7 @@ def _enter(gram, sign, slack, wanted, members, values, count, factor, gradient, 
     """Let up to `wanted` variables with the largest gradients enter; return the new count."""
     before, first = count, 0.0
     while count - before < wanted and count < factor.shape[0]:
-        best, j = max(slack, SHARE * first), -1
+        best, j = max(slack, SHARE * first), np.int64(-1)
         for i in range(gradient.shape[0]):
             if state[i] == _FREE and sign[i] * gradient[i] > best:
                 best, j = sign[i] * gradient[i], i
@@ -181,7 +181,7 @@ def _descend(q, row, sign, members, values, count, factor, trial, state):  # typ
 def _solve(gram, q, row, sign, slack, limit, work):  # type: ignore[no-untyped-def]
     """Solve one problem; return the number of active variables, of iterations, and success."""
     factor, members, values, trial, gradient, state = work
-    count, together = 0, True
+    count, together = np.int64(0), True
     state[:] = _FREE
     for iteration in range(limit):
         _gradient(gram, q, row, members, values, count, gradient)

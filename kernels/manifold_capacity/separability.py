@@ -366,16 +366,19 @@ def search(features, scale, w, gram, active, known, limit, multipliers, stop):  
     if known > 0:
         _extend(features, scale, active, known, gram)
     elif m > 4 * n:
-        w[:] = _least_squares(features, scale, m // (3 * n))
-        _product(features, scale, w, along)
-        w *= _line_search(np.ones(m), along)
+        first = _least_squares(features, scale, m // (3 * n))
+        _product(features, scale, first, along)
+        length = _line_search(np.ones(m), along)
+        for r in range(n):
+            w[r] = length * first[r]
     since = 0  # steps since slack and gradient were computed anew
     for step in range(limit):
         if stop[0]:
             return UNDECIDED, step
         if since == 0:
             _product(features, scale, w, slack)
-            slack[:] = 1.0 - slack
+            for i in range(m):
+                slack[i] = 1.0 - slack[i]
             _gradient(features, scale, slack, active, gradient)
         if slack.max() < 1.0 - rounding * np.abs(w).sum():
             _product(features, scale, w, along)
@@ -389,7 +392,8 @@ def search(features, scale, w, gram, active, known, limit, multipliers, stop):  
             count, entered, left, total = _changes(slack, active, changed)
         _move(features, scale, slack, active, changed, entered, left, gram, gradient)
         if np.sqrt(np.dot(gradient, gradient)) <= FARKAS * total:
-            multipliers[:] = np.maximum(slack, 0.0)
+            for i in range(m):
+                multipliers[i] = max(slack[i], 0.0)
             if _combined(features, scale, multipliers) <= FARKAS * total:
                 return INSEPARABLE, step
             since = -1  # what is left of the gradient is rounding
@@ -416,8 +420,9 @@ def _extend(features, scale, active, known, gram):  # type: ignore[no-untyped-de
     chosen = np.flatnonzero(active)
     columns = _columns(features, scale, chosen, chosen.shape[0])
     block = np.dot(columns[known:], columns.T)
-    gram[known:] = block
-    gram[:, known:] = block.T
+    for r in range(known, gram.shape[0]):
+        for c in range(gram.shape[0]):
+            gram[r, c] = gram[c, r] = block[r - known, c]
 
 
 @compiled
@@ -482,7 +487,8 @@ def _least_squares(features, scale, stride):  # type: ignore[no-untyped-def]
     """Return the w of least ``Σ (1 - z_i·w)²`` over every stride-th point."""
     n, m = features.shape
     some = _columns(features, scale, np.arange(0, m, stride), (m - 1) // stride + 1)
-    _, w = _solve(np.dot(some, some.T), some.sum(axis=1), 1e-3 * some.shape[1] / n)
+    sums = np.dot(some, np.ones(some.shape[1]))
+    _, w = _solve(np.dot(some, some.T), sums, 1e-3 * some.shape[1] / n)
     return w
 
 
@@ -513,13 +519,15 @@ def _move(features, scale, slack, active, changed, entered, left, gram, gradient
         new = _columns(features, scale, changed, entered)
         gram += np.dot(new, new.T)
         gradient += np.dot(new, slack[changed[:entered]])
-        active[changed[:entered]] = True
+        for i in changed[:entered]:
+            active[i] = True
     if left > 0:
         last = changed[changed.shape[0] - left :]
         old = _columns(features, scale, last, left)
         gram -= np.dot(old, old.T)
         gradient -= np.dot(old, slack[last])
-        active[last] = False
+        for i in last:
+            active[i] = False
 
 
 @compiled
@@ -535,9 +543,13 @@ def _solve(gram, gradient, ridge):  # type: ignore[no-untyped-def]
         if solved:
             for k in range(n):
                 x[k] /= factor[k, k]
-                x[k + 1 :] -= x[k] * factor[k + 1 :, k]
+                for r in range(k + 1, n):
+                    x[r] -= x[k] * factor[r, k]
             for k in range(n - 1, -1, -1):
-                x[k] = (x[k] - np.sum(factor[k + 1 :, k] * x[k + 1 :])) / factor[k, k]
+                dot = 0.0
+                for r in range(k + 1, n):
+                    dot += factor[r, k] * x[r]
+                x[k] = (x[k] - dot) / factor[k, k]
             return True, x
         ridge *= 100
     return False, x
