@@ -19,6 +19,8 @@ from logit_distributions.store import places
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["logit_distributions.make.run", "snakemake.cli", "tests.warm"])
 
+TIMEOUT = 600
+
 
 class Begun:
     """``python -m MODULE ARGUMENTS...``, begun."""
@@ -36,7 +38,10 @@ class Begun:
 
     def ended(self) -> subprocess.CompletedProcess[str]:
         """Return how it ended, once it has."""
-        self.process.join()
+        self.process.join(TIMEOUT)
+        if self.process.is_alive():
+            self.process.kill()
+            raise TimeoutError(f"{' '.join(self.command)} took more than {TIMEOUT} s")
         output, error = (file.read_text() for file in self.files)
         self.folder.cleanup()
         code = self.process.exitcode

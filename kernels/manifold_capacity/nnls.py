@@ -125,7 +125,7 @@ def _enter(gram, sign, slack, wanted, members, values, count, factor, gradient, 
     """Let up to `wanted` variables with the largest gradients enter; return the new count."""
     before, first = count, 0.0
     while count - before < wanted and count < factor.shape[0]:
-        best, j = max(slack, SHARE * first), np.int64(-1)
+        best, j = max(slack, SHARE * first), -1
         for i in range(gradient.shape[0]):
             if state[i] == _FREE and sign[i] * gradient[i] > best:
                 best, j = sign[i] * gradient[i], i
