@@ -33,7 +33,7 @@ from paper import exit_code, parser_of, selection
 
 Array = NDArray[np.float64]
 
-RECOMPUTED = (Job("checkpoint", recipe("at"), 0), "layer2.1")
+RECOMPUTED = (Job("checkpoint", recipe("at", "medium"), 0), "layer2.1")
 """A run whose weights are stored, and a layer that is seen through the projection."""
 
 

@@ -9,9 +9,11 @@ import xarray as xr
 import manifold_capacity as mc
 from logit_distributions import recipes, store
 from logit_distributions.errors import ReproError
+from logit_distributions.jobs import Job
+from logit_distributions.make.checkpoint import Checkpoint
 from logit_distributions.read import capacity
 from logit_distributions.read.capacity import Interval, compared, row
-from logit_distributions.recipes import Manifolds
+from logit_distributions.recipes import Manifolds, recipe
 from paper import audit
 from paper.claims import terms
 from paper.claims import verdicts as claims
@@ -168,7 +170,16 @@ def test_without_capacities_the_command_that_makes_them_is_named(results, capsys
     assert "make it with 'logitdist make capacity/at --scale small'" in capsys.readouterr().err
 
 
-def test_capacities_of_other_weights_are_not_recomputed(results):
+def test_what_is_measured_again_is_stored():
+    checkpoint, layer = audit.RECOMPUTED
+    capacities = store.open_dataset(Job("capacity", checkpoint.recipe, checkpoint.seed).path)
+    seen = capacities.sel(layer=layer)
+    assert Checkpoint.of(checkpoint).weights_sha256 == capacities.attrs["checkpoint_sha256"]
+    assert seen["features"] > capacities.attrs["manifold_largest"]  # so it is projected
+
+
+def test_capacities_of_other_weights_are_not_recomputed(results, monkeypatch):
+    monkeypatch.setattr(audit, "RECOMPUTED", (Job("checkpoint", recipe("at"), 0), "layer2.1"))
     toy_results.write_capacity(results, "at", (0,))
     (results / "checkpoints").mkdir()
     weights = "cifar10-small-at-seed0.safetensors"
