@@ -241,3 +241,20 @@ def test_an_interval_may_end_at_infinity():
         np.inf,
         np.inf,
     )
+
+
+def test_resampled_shares_are_exact():
+    hits = np.random.default_rng(8).random((1000, 3)) < 0.3
+    draws = np.random.default_rng(1000).integers(1000, size=(terms.RESAMPLES, 1000))
+    shares = np.array([hits.mean(0), *(hits[draw].sum(0) / 1000 for draw in draws)])
+    assert np.array_equal(terms.resampled(hits), shares)
+
+
+def test_what_threads_may_change_is_not_in_an_estimate():
+    units = np.full(1 + terms.RESAMPLES, 26.75) + np.linspace(-1, 1, 1 + terms.RESAMPLES)
+    one, other = (
+        terms.Estimate({(0,): units * (1 + shift), (1,): units}, images=10)
+        for shift in (0.0, 3e-16)
+    )
+    assert one.mean == other.mean
+    assert one.interval == other.interval

@@ -50,21 +50,21 @@ class Unrepeated(ReproError):
 
 
 @cache
-def weights(count: int) -> NDArray[np.float32]:
-    """Return the weight of every image in the sample and in each resample of it.
+def copies(count: int) -> NDArray[np.float32]:
+    """Return how often every image is in the sample, once, and in each resample of it.
 
     Returns
     -------
     ndarray, shape (1 + RESAMPLES, count)
-        Rows sum to one; the first is the sample itself.
+        Whole numbers; rows sum to `count`.
     """
     draws = np.random.default_rng(count).integers(count, size=(RESAMPLES, count))
     rows = [np.ones(count), *(np.bincount(draw, minlength=count) for draw in draws)]
-    return np.array(rows, np.float32) / np.float32(count)
+    return np.array(rows, np.float32)
 
 
 def resampled(columns: NDArray[Any]) -> Array:
-    """Return the mean over images in the sample and in each resample.
+    """Return the mean over images in the sample and in each resample; exact for true and false.
 
     Parameters
     ----------
@@ -74,9 +74,18 @@ def resampled(columns: NDArray[Any]) -> Array:
     -------
     ndarray, shape (1 + RESAMPLES,) or (1 + RESAMPLES, m)
     """
-    means = (weights(len(columns)) @ columns.astype(np.float32)).astype(np.float64)
+    totals = copies(len(columns)) @ columns.astype(np.float32)
+    means = totals.astype(np.float64) / len(columns)
     means[0] = columns.mean(0, dtype=np.float64)
     return means
+
+
+def _settled(value: float | np.floating) -> float:
+    """Return a number without its last digits, in which sums of another number of threads differ.
+
+    A number on the edge of a rounding or of a rule would otherwise be printed or judged otherwise.
+    """
+    return float(f"{value:.12g}")
 
 
 @dataclass(frozen=True)
@@ -137,24 +146,24 @@ class Estimate:
     @property
     def mean(self) -> float:
         """Mean over seeds or pairs."""
-        return float(np.mean(list(self.values.values())))
+        return _settled(np.mean(list(self.values.values())))
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean over resamples; where none differ, the range over the seeds."""
         if self.share:
             low, high = distribution.wilson_interval(min(self.mean / 100, 1.0), self.images)
-            return 100 * low, 100 * high
+            return _settled(100 * low), _settled(100 * high)
         draws = np.mean(list(self.units.values()), 0)[1:]
         if not self.images and np.all(draws == draws[0]):
-            return min(self.values.values()), max(self.values.values())
+            return _settled(min(self.values.values())), _settled(max(self.values.values()))
         if np.isfinite(draws).all():
             low, high = np.quantile(draws, (0.025, 0.975))
         else:  # a ratio to nothing: between two infinite values none is interpolated
             low, high = np.sort(draws)[
                 np.rint(np.array((0.025, 0.975)) * (len(draws) - 1)).astype(int)
             ]
-        return float(low), float(high)
+        return _settled(low), _settled(high)
 
 
 def _paired(operation: np.ufunc, first: Estimate, second: Estimate | float) -> Estimate:
@@ -538,7 +547,7 @@ class Measures:
                 if len(some) < 2:
                     continue
                 apart = distance(looks[some][:, None], looks[some])
-                counted = weights(len(looks))[:, some].astype(float)
+                counted = copies(len(looks))[:, some].astype(float)
                 pairs = counted.sum(1) ** 2 - (counted**2).sum(1)
                 total = np.einsum("ri,ij,rj->r", counted, apart * (1 - np.eye(len(some))), counted)
                 means.append(np.divide(total, pairs, np.full(len(pairs), np.nan), where=pairs > 0))
