@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from logit_distributions.errors import ReproError
 
@@ -53,6 +53,20 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> I
         raise ReproError(
             f"one of {count} processes was killed; likely out of memory: make them one by one"
         ) from error
+
+
+def parts(name: str) -> dict[str, Callable[[], Any]]:
+    """Return what a script makes: a ``table`` or a ``figure``, beyond the paper perhaps both.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``figure1`` or ``beyond.controls``.
+    """
+    script = importlib.import_module(f"paper.{name}")
+    if hasattr(script, "make"):
+        return {"figure" if name.startswith("figure") else "table": script.make}
+    return {kind: getattr(script, kind) for kind in ("table", "figure") if hasattr(script, kind)}
 
 
 def make(names: Sequence[str], named: Container[str] = ()) -> int:
@@ -98,14 +112,10 @@ def _saved(name: str) -> Iterator[str]:
     from logit_distributions.store import places
     from paper import style, tables
 
-    script = importlib.import_module(f"paper.{name}")
-    if hasattr(script, "make"):  # of the paper, which has one artefact of this name
-        is_figure = name.startswith("figure")
-        (style.save if is_figure else tables.save)(name, script.make)
-        yield f"{name}: {places.build() / ('figures' if is_figure else 'tables')}"
-        return
-    if hasattr(script, "table"):
-        yield tables.save(name, script.table).text()
-    if hasattr(script, "figure"):
-        style.save(name, script.figure)
-        yield str(places.build() / "figures" / f"{name}.png")
+    for kind, function in parts(name).items():
+        if kind == "table":
+            said = tables.save(name, function).text()
+        else:
+            style.save(name, function)
+            said = str(places.build() / "figures" / f"{name}.png")
+        yield said if "." in name else f"{name}: {places.build() / kind}s"

@@ -7,7 +7,6 @@ and a plotting library would be most of the page.
 from __future__ import annotations
 
 import base64
-import importlib
 import io
 import json
 import sys
@@ -102,11 +101,11 @@ def artefact(name: str, verdicts: list[claims.Verdict], content: Content) -> Art
 
 
 def _content(part: tuple[str, str]) -> Content:
-    """Return what a part of a script makes; parts are `make` of the paper's, `table`, `figure`."""
-    name, attribute = part
-    make = getattr(importlib.import_module(f"paper.{name}"), attribute)
+    """Return what the table or the figure of a script shows, or what it lacks."""
+    name, kind = part
+    make = artefacts.parts(name)[kind]
     try:
-        if attribute == "table" or name.startswith("table"):
+        if kind == "table":
             return {"table": make()}
         figure = style.save(name, make)
     except ReproError as error:
@@ -333,9 +332,14 @@ def page() -> str:
     for each in judged:
         artefact_of = each.claim.artefact
         named.setdefault(artefact_of if artefact_of in shown else APPENDIX_C, []).append(each)
-    parts = [(name, "make") for name in shown] + _parts_beyond()
-    contents = dict(zip(parts, artefacts.side_by_side(_content, parts), strict=True))
-    on_page = [artefact(name, named.get(name, []), contents[name, "make"]) for name in shown]
+    scripts = [*shown, *(f"beyond.{name}" for name in ours.names())]
+    parts = [(name, kind) for name in scripts for kind in artefacts.parts(name)]
+    contents = list(zip(parts, artefacts.side_by_side(_content, parts), strict=True))
+    on_page = [
+        artefact(name, named.get(name, []), content)
+        for (name, _), content in contents
+        if name in shown
+    ]
     on_page.append(
         Artefact(
             APPENDIX_C,
@@ -348,10 +352,11 @@ def page() -> str:
     )
     on_page += [
         Artefact(
-            f"{full.replace('.', '-')}-{kind}", title(full), "Beyond the paper",
-            full.removeprefix("beyond."), [], **contents[full, kind],
+            f"{name.replace('.', '-')}-{kind}", title(name), "Beyond the paper",
+            name.removeprefix("beyond."), [], **content,
         )
-        for full, kind in parts[len(shown) :]
+        for (name, kind), content in contents
+        if name not in shown
     ]  # fmt: skip
     counts = Counter(each.verdict for each in judged)
     environment = jinja2.Environment(
@@ -381,17 +386,6 @@ def page() -> str:
         measured=claims.measured,
         basis=claims.basis,
     )
-
-
-def _parts_beyond() -> list[tuple[str, str]]:
-    """Return the parts of what the paper does not have: tables and figures of its scripts."""
-    return [
-        (f"beyond.{name}", kind)
-        for name in ours.names()
-        for script in [importlib.import_module(f"paper.beyond.{name}")]
-        for kind in ("table", "figure")
-        if hasattr(script, kind)
-    ]
 
 
 def _lead() -> str:

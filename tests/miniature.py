@@ -30,7 +30,8 @@ TRAIN, TEST = 600, 100
 STUDENTS = ("hybrid",)
 """Of AT and ST."""
 
-COMMAND = (sys.executable, "-m", "tests.miniature")
+MODULE = "tests.miniature"
+COMMAND = (sys.executable, "-m", MODULE)
 
 
 def parts() -> dict[str, images.Arrays]:
@@ -94,7 +95,7 @@ def environment(world: Path) -> dict[str, str]:
 def run_alone(world: Path, networks: Sequence[str] = STUDENTS) -> None:
     """Make networks, and what they need, in one process, and attack them."""
     choice = ["--scale", "miniature", "--seed", "0", "--threads", "1", "--device", "cpu"]
-    done = warm.run(*COMMAND[2:], "make", *networks, *choice, env=environment(world))
+    done = warm.run(MODULE, "make", *networks, *choice, env=environment(world))
     assert done.returncode == 0, done.stderr
 
 

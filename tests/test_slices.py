@@ -28,7 +28,7 @@ def slice_of_time(world: Path, asked: int, sheets: Path) -> int:
     """Work in a folder until the budget is spent, and return the exit code."""
     settings = ("--budget", "1h", "--images", str(sheets), "--threads", "1", "--device", "cpu")
     environment = miniature.environment(world) | {"ASKED": str(asked)}
-    done = warm.run(*miniature.COMMAND[2:], "make", *CHOICE, *settings, env=environment)
+    done = warm.run(miniature.MODULE, "make", *CHOICE, *settings, env=environment)
     assert done.returncode in (0, GO_ON), done.stderr
     if done.returncode:
         assert "the same command goes on there" in done.stderr.splitlines()[-1]
@@ -39,7 +39,7 @@ def carry(world: Path, other: Path) -> None:
     """Take results and unfinished state along, as the README says."""
     other.mkdir()
     environment = miniature.environment(world) | {"REPRO_DATA": "data", "REPRO_CACHE": "cache"}
-    command = (*miniature.COMMAND[2:], "list", *CHOICE, "--files")
+    command = (miniature.MODULE, "list", *CHOICE, "--files")
     files = warm.run(*command, env=environment, cwd=world)
     names = files.stdout.splitlines()
     assert names

@@ -40,9 +40,9 @@ class Cache(FunctionCache):  # type: ignore[misc]
 def compiled(function: Function) -> Function:
     """Compile at the first call, and keep the code for later processes where that is possible.
 
-    Half of the time goes where a kernel sets a slice to an array, as in ``a[:n] = b`` or
-    ``a[:n] += b`` (numba compiles its error message too), or begins a loop with a literal
-    number that another kernel takes (it is compiled for that number as well). Ours do neither.
+    A third of the time went where a kernel set a slice to an array, as in ``a[:n] = b`` or
+    ``a[:n] += b`` (numba compiles its error message too), or began a loop with a literal number
+    that a large kernel takes (it is compiled for that number as well).
 
     Code is kept beside the package, or in the user's cache where that is read-only (numba's
     ``NUMBA_CACHE_DIR`` overrules both); where neither can be written it is compiled anew by

@@ -151,13 +151,13 @@ class Estimate:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean over resamples; where none differ, the range over the seeds."""
+        draws = np.mean(list(self.units.values()), 0)[1:]
         if self.share:
             low, high = distribution.wilson_interval(min(self.mean / 100, 1.0), self.images)
-            return _settled(100 * low), _settled(100 * high)
-        draws = np.mean(list(self.units.values()), 0)[1:]
-        if not self.images and np.all(draws == draws[0]):
-            return _settled(min(self.values.values())), _settled(max(self.values.values()))
-        if np.isfinite(draws).all():
+            low, high = 100 * low, 100 * high
+        elif not self.images and np.all(draws == draws[0]):
+            low, high = min(self.values.values()), max(self.values.values())
+        elif np.isfinite(draws).all():
             low, high = np.quantile(draws, (0.025, 0.975))
         else:  # a ratio to nothing: between two infinite values none is interpolated
             low, high = np.sort(draws)[
